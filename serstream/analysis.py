@@ -1,0 +1,86 @@
+"""A whole recording through the pipeline: what ``analyze`` prints and what the evaluation scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.classifier import Model
+from serstream.config import SAMPLE_RATE, Config
+from serstream.events import LABELS, VOICES, AnyEvent, Posterior, Speech
+from serstream.pipeline import Pipeline, named
+
+
+class Utterance(msgspec.Struct, frozen=True):
+    """A stretch of speech; times in seconds, probabilities 0 to 1; no label when less than half a second was heard."""
+
+    start_s: float
+    end_s: float
+    label: str | None
+    probability: float | None
+    posterior: dict[str, float] | None
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of the stream, as a ``posterior`` event says it."""
+
+    stream_s: float
+    posterior: dict[str, float] | None
+    other: float | None
+    voice: dict[str, float] | None
+    speech: float
+    level_dbfs: float
+    state: str
+
+
+class Analysis(msgspec.Struct, frozen=True):
+    """A whole recording; ``label`` is the largest of the speech-weighted ``posterior``, None without speech."""
+
+    duration_s: float
+    label: str | None
+    probability: float | None
+    posterior: dict[str, float] | None
+    voice: dict[str, float] | None
+    utterances: list[Utterance]
+    steps: list[Step]
+
+
+class Heard(NamedTuple):
+    """An analysis with the vectors behind it: mean posterior of all the network's emotions and of the voices, or None."""
+
+    analysis: Analysis
+    emotion: NDArray[np.float64] | None
+    voice: NDArray[np.float64] | None
+
+
+def analyze(blocks: Iterable[NDArray[np.float32]], model: Model, config: Config) -> Heard:
+    """Run the blocks of a recording (float32 at 16 kHz) through a pipeline of their own."""
+    pipeline = Pipeline(
+        model, source="file", session="", speech=config.speech, decision=config.decision, runtime=config.runtime
+    )
+    events: list[AnyEvent] = []
+    for block in blocks:
+        events += pipeline.push(pipeline.next_sample, block)
+    n_samples = pipeline.next_sample
+    events += pipeline.finish()
+    emotion, voice = pipeline.recording.result(), pipeline.recording_voice.result()
+    posterior = None if emotion is None else pipeline.collapse(emotion)[0]
+    best = None if posterior is None else int(np.argmax(posterior))
+    analysis = Analysis(
+        duration_s=round(n_samples / SAMPLE_RATE, 6),
+        label=None if best is None else LABELS[best],
+        probability=None if posterior is None or best is None else round(float(posterior[best]), 4),
+        posterior=None if posterior is None else named(LABELS, posterior),
+        voice=None if voice is None else named(VOICES, voice),
+        utterances=[_pick(Utterance, e) for e in events if isinstance(e, Speech) and e.phase == "end"],
+        steps=[_pick(Step, e) for e in events if isinstance(e, Posterior)],
+    )
+    return Heard(analysis, emotion, voice)
+
+
+def _pick(kind: type[Any], event: AnyEvent) -> Any:
+    return kind(**{name: getattr(event, name) for name in kind.__struct_fields__})

@@ -1,0 +1,268 @@
+"""The model: a manifest and an int8 network, run a step at a time.
+
+The trunk's temporal convolutions are valid, so its outputs depend on the frames that they see and on nothing else.
+Pooling between trunk and head is integer arithmetic over the segment's speech, so streaming equals recomputing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from serstream.errors import ModelError
+from serstream.events import LABELS
+from serstream.features import FrontEnd
+
+MODEL_SCHEMA = "serstream-model/1"
+POOLING_EPSILON = 1e-5
+"""Added to the variance under the square root, in squared units of the trunk's outputs, as in training."""
+
+Frames = Annotated[int, Meta(ge=1, le=10_000)]
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a model was made of and for; ``manifest.json`` beside ``model.tflite``.
+
+    ``emotions`` are the network's outputs; ``groups`` says which of them make each published label, the rest is
+    ``other``. Segment, step and least segment are in frames; ``context_frames`` is what the trunk sees before a step.
+    ``mean`` and ``std`` normalise each cepstral coefficient.
+    """
+
+    name: str
+    sha256: str
+    emotions: list[str]
+    groups: dict[str, list[str]]
+    front_end: FrontEnd
+    segment_frames: Frames
+    step_frames: Frames
+    min_segment_frames: Frames
+    context_frames: Frames
+    stride: Frames
+    mean: list[float]
+    std: list[float]
+    temperature: Annotated[float, Meta(gt=0.0)]
+    voice_temperature: Annotated[float, Meta(gt=0.0)]
+    enter_threshold: Probability
+    exit_threshold: Probability
+    corpora: list[str]
+    licence: str
+    scores: dict[str, Any]
+    command: str
+    schema: Literal["serstream-model/1"] = MODEL_SCHEMA
+
+    def __post_init__(self) -> None:
+        if not all(s % self.stride == 0 for s in (self.segment_frames, self.step_frames)):
+            raise ValueError(f"segment_frames and step_frames must be multiples of stride {self.stride}")
+        if len(self.mean) != self.front_end.n_mfcc or len(self.std) != self.front_end.n_mfcc:
+            raise ValueError(f"mean and std must each hold n_mfcc {self.front_end.n_mfcc} numbers")
+        if tuple(self.groups) != LABELS or not set(sum(self.groups.values(), [])) <= set(self.emotions):
+            raise ValueError(f"groups must make the labels {', '.join(LABELS)} of the emotions")
+
+
+class Scores(NamedTuple):
+    """Calibrated probabilities of one segment: ``emotion`` (n_emotions,) and ``voice`` (2,), each summing to 1."""
+
+    emotion: NDArray[np.float64]
+    voice: NDArray[np.float64]
+
+
+class Model(NamedTuple):
+    """A checked model: its manifest, and the network as bytes that any number of classifiers share."""
+
+    manifest: Manifest
+    content: bytes
+    folder: Path
+
+
+def load_model(folder: Path) -> Model:
+    """Read and check ``model.tflite`` and ``manifest.json``.
+
+    Raises
+    ------
+    ModelError
+        If either is missing, damaged, or not made for the other.
+    """
+    try:
+        text = (folder / "manifest.json").read_bytes()
+        content = (folder / "model.tflite").read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"model {folder} has no readable {Path(error.filename).name} ({error.strerror}); "
+            "name a shipped model or a folder with manifest.json and model.tflite"
+        ) from error
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{folder / 'manifest.json'} is not a manifest of {MODEL_SCHEMA}: {error}; export the model again") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != manifest.sha256:
+        raise ModelError(
+            f"{folder / 'model.tflite'} has sha256 {digest[:12]}..., but its manifest names {manifest.sha256[:12]}...; "
+            "one of them is damaged or of another model: install or export the model again"
+        )
+    return Model(manifest, content, folder)
+
+
+def interpreter(content: bytes, runtime: str = "litert") -> Any:
+    """Return an interpreter of LiteRT, or of its predecessor tflite-runtime, on one thread.
+
+    Raises
+    ------
+    ModelError
+        If the runtime is not installed, or refuses the network.
+    """
+    module = {"litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}[runtime]
+    try:
+        factory = import_module(module).Interpreter
+    except ImportError as error:
+        remedy = {"litert": "pip install ai-edge-litert", "tflite": "pip install 'serstream[tflite]' on Python 3.11"}[runtime]
+        raise ModelError(f"runtime {runtime} is not installed ({error}); {remedy}") from error
+    try:
+        return factory(model_content=content, num_threads=1)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"runtime {runtime} cannot run the model: {error}; export the model again") from error
+
+
+class _Signature:
+    """One entry of the network; its named tensors and their quantisation."""
+
+    def __init__(self, network: Any, name: str, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
+        try:
+            self.run = network.get_signature_runner(name)
+            self._in, self._out = self.run.get_input_details(), self.run.get_output_details()
+            found = {k: tuple(d["shape"]) for k, d in (self._in | self._out).items() if d["dtype"] is np.int8}
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"the model has no usable signature {name}: {error}; export the model again") from error
+        if found != inputs | outputs:
+            raise ModelError(f"signature {name} of the model has int8 tensors {found}, its manifest needs {inputs | outputs}")
+
+    def scale(self, tensor: str) -> tuple[float, int]:
+        """Return scale and zero point of a tensor."""
+        scale, zero = (self._in | self._out)[tensor]["quantization"]
+        return float(scale), int(zero)
+
+
+class Classifier:
+    """Turn the frames of one stream into scores, step by step. Called from one thread only."""
+
+    def __init__(self, model: Model, runtime: str = "litert") -> None:
+        with _without_chatter():
+            self._open(model, interpreter(model.content, runtime))
+        self.reset()
+
+    def _open(self, model: Model, network: Any) -> None:
+        m = self.manifest = model.manifest
+        outputs = m.step_frames // m.stride
+        window = m.context_frames + m.step_frames
+        channels = _channels(network)
+        self._trunk = _Signature(network, "trunk", {"frames": (1, window, m.front_end.n_mfcc)}, {"activations": (1, outputs, channels)})
+        self._head = _Signature(network, "head", {"pooled": (1, 2 * channels)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2)})
+        self._mean, self._std = np.array(m.mean, np.float32), np.array(m.std, np.float32)
+        self._window = np.empty((1, window, m.front_end.n_mfcc), np.int8)
+        self._activations = np.empty((1, m.segment_frames // m.stride, channels), np.int8)
+        self._speech = np.empty((1, m.segment_frames // m.stride), bool)
+        # the first run allocates and prepares: it must not be the first step of a stream
+        self._trunk.run(frames=np.zeros_like(self._window))
+        self._head.run(pooled=np.zeros((1, 2 * channels), np.int8))
+
+    def reset(self) -> None:
+        """Start a new stream: the context is the normalised zero vector, and no speech was heard."""
+        self._window.fill(self._trunk.scale("frames")[1])
+        self._activations.fill(0)
+        self._speech.fill(False)
+
+    def step(self, frames: NDArray[np.float32], speech: NDArray[np.bool_]) -> Scores | None:
+        """Take the frames of a step.
+
+        Parameters
+        ----------
+        frames : ndarray of shape (n, n_mfcc)
+            MFCC; n is ``step_frames``, or fewer at the end of a stream.
+        speech : ndarray of shape (n,)
+            Which of them are speech.
+
+        Returns
+        -------
+        scores : Scores or None
+            None while the segment holds less than ``min_segment_frames`` of speech.
+        """
+        m = self.manifest
+        n_outputs = len(frames) // m.stride
+        normalised = (frames - self._mean) / self._std
+        self._window[:, : m.context_frames] = self._window[:, m.step_frames :]
+        self._window[0, m.context_frames : m.context_frames + len(frames)] = _quantise(normalised, self._trunk.scale("frames"))
+        new = self._trunk.run(frames=self._window)["activations"][:, :n_outputs]
+        pooled = speech[: n_outputs * m.stride].reshape(n_outputs, m.stride).sum(axis=1) * 2 >= m.stride
+        self._activations = np.concatenate([self._activations[:, n_outputs:], new], axis=1)
+        self._speech = np.concatenate([self._speech[:, n_outputs:], pooled[None]], axis=1)
+        if np.count_nonzero(self._speech) * m.stride < m.min_segment_frames:
+            return None
+        return self._score(_quantise(self._pool(), self._head.scale("pooled")))
+
+    def _pool(self) -> NDArray[np.float64]:
+        """Return mean and standard deviation of the activations over speech, (1, 2 channels), from exact integer sums."""
+        scale, zero = self._trunk.scale("activations")
+        x = self._activations[self._speech].astype(np.int64)
+        total, squares, n = x.sum(axis=0), (x * x).sum(axis=0), len(x)
+        mean = (total / n - zero) * scale
+        variance = (n * squares - total * total) / (n * n) * scale**2
+        return np.concatenate([mean, np.sqrt(variance + POOLING_EPSILON)])[None]
+
+    def _score(self, pooled: NDArray[np.int8]) -> Scores:
+        out = self._head.run(pooled=pooled)
+        emotion, voice = (_dequantise(out[k][0], self._head.scale(k)) for k in ("emotion", "voice"))
+        return Scores(softmax(emotion / self.manifest.temperature), softmax(voice / self.manifest.voice_temperature))
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep the runtime's notes of what goes well (``INFO: ...``, written by its C++ part) off standard error."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as heard:
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            heard.seek(0)
+            for line in heard:
+                if not line.startswith(b"INFO:"):
+                    os.write(2, line)
+
+
+def _channels(network: Any) -> int:
+    """Return how many channels the trunk has, which the manifest leaves to the network."""
+    try:
+        return int(network.get_signature_runner("trunk").get_output_details()["activations"]["shape"][-1])
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the model has no trunk with activations ({error}); export the model again") from error
+
+
+def _quantise(x: NDArray[Any], scale: tuple[float, int]) -> NDArray[np.int8]:
+    """Round to int8, saturating."""
+    return np.clip(np.rint(x / scale[0]) + scale[1], -128, 127).astype(np.int8)
+
+
+def _dequantise(q: NDArray[np.int8], scale: tuple[float, int]) -> NDArray[np.float64]:
+    return (q.astype(np.float64) - scale[1]) * scale[0]
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return exp(x) / sum(exp(x)), safe against overflow."""
+    e = np.exp(logits - logits.max())
+    return np.asarray(e / e.sum())

@@ -1,0 +1,100 @@
+"""The command line: what may be typed, and how it ends. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from serstream import __version__
+from serstream.errors import SerstreamError
+from serstream.transport import CONTROL_ENDPOINT, EVENTS_ENDPOINT
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(prog="serstream", description="Hear how something is said, and publish it as events.")
+    top.add_argument("--version", action="version", version=f"serstream {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_listen(commands)
+    _add_analyze(commands)
+    p = commands.add_parser("devices", help="list microphones with their stable names")
+    _add_config(p)
+    p.add_argument("--json", action="store_true", help="print one JSON array")
+    for name, text in (
+        ("status", "show how a running daemon is"),
+        ("mute", "close the microphone of a running daemon"),
+        ("unmute", "open it again"),
+        ("reload", "make a running daemon read its configuration again"),
+    ):
+        p = commands.add_parser(name, help=text)
+        p.add_argument("--control", default=CONTROL_ENDPOINT, metavar="URL", help="control endpoint (%(default)s)")
+        p.add_argument("--json", action="store_true", help="print one JSON object")
+        if name in {"mute", "unmute"}:
+            p.add_argument("--source", metavar="ID", help="one source instead of all")
+    _add_service(commands)
+    return top
+
+
+def _add_config(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--config", type=Path, metavar="FILE", help="configuration instead of the one that would be found")
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser("run", help="run the daemon; on a terminal, show what it hears")
+    _add_config(p)
+    p.add_argument("--source", metavar="ID|mic|demo|-|FILE", help="a source of the configuration, the default microphone, the embedded demo, standard input, or a recording")
+    p.add_argument("--stdin-format", choices=("s16le", "s32le", "f32le"), default="s16le", help="sample format of standard input (%(default)s)")
+    p.add_argument("--rate", type=int, default=16_000, metavar="HZ", help="sample rate of standard input (%(default)s)")
+    p.add_argument("--channels", type=int, default=1, metavar="N", help="channels of standard input (%(default)s)")
+
+
+def _add_listen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser("listen", help="show the events of a running daemon, live")
+    p.add_argument("--connect", default=EVENTS_ENDPOINT, metavar="URL", help="events endpoint (%(default)s)")
+    p.add_argument("--control", default=CONTROL_ENDPOINT, metavar="URL", help="control endpoint (%(default)s)")
+    p.add_argument("--source", metavar="ID", help="one source instead of all")
+    p.add_argument("--json", action="store_true", help="print every event as a line of JSON")
+
+
+def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser("analyze", help="analyse recordings (WAV, FLAC, OGG, MP3)")
+    _add_config(p)
+    p.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    p.add_argument("--format", choices=("table", "json", "csv"), default="table", help="what to print (%(default)s)")
+    p.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+    p.add_argument("--steps", action="store_true", help="also every step of about 0.25 s")
+
+
+def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser("service", help="install or uninstall the systemd service")
+    p.add_argument("action", choices=("install", "uninstall"))
+    scope = p.add_mutually_exclusive_group()
+    scope.add_argument("--user", action="store_true", default=None, help="for this user (default in a desktop session)")
+    scope.add_argument("--system", dest="user", action="store_false", help="for the machine, in /opt/serstream (default elsewhere)")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 for a failure, 2 for wrong usage or configuration."""
+    args = parser().parse_args(arguments)
+    from serstream import commands
+
+    try:
+        status: int = getattr(commands, args.command)(args)
+        sys.stdout.flush()
+    except SerstreamError as error:
+        print(f"serstream: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # whoever read our output has gone, as `head` does; the interpreter must not try to flush it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

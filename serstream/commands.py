@@ -1,0 +1,274 @@
+"""The commands themselves; each imports what it needs, so that a subscriber never loads the sound or the model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from serstream.config import (
+    Config,
+    DemoSource,
+    FileSource,
+    MicrophoneSource,
+    SourceConfig,
+    StdinSource,
+    load,
+)
+from serstream.errors import ConfigError, NoMicrophoneError, SourceError
+from serstream.events import AnyEvent
+from serstream.transport import Lost, Subscriber, request
+
+if TYPE_CHECKING:
+    from serstream.daemon import Daemon
+
+POLL_S = 0.2
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the daemon; on a terminal, with the live view."""
+    from serstream.daemon import Daemon
+
+    terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    base, path = load(args.config)
+    _log_to_stderr("error" if terminal else base.log_level)
+    config = _choose(base, args)
+    config = _ready_sources(config, terminal=terminal, chosen=args.source)
+    daemon = Daemon(config, path, base=base)
+    if terminal:
+        _run_with_view(daemon)
+    else:
+        daemon.run()
+    return 0
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("serstream").setLevel(level.upper())
+
+
+def _choose(config: Config, args: argparse.Namespace) -> Config:
+    """Apply ``--source``: that one alone."""
+    name = args.source
+    if name is None:
+        return config
+    if name in config.sources:
+        return msgspec.structs.replace(config, sources={name: config.sources[name]})
+    sources: dict[str, SourceConfig]
+    if name == "mic":
+        sources = {"mic": MicrophoneSource()}
+    elif name == "demo":
+        sources = {"demo": DemoSource()}
+    elif name == "-":
+        sources = {"stdin": _stdin(args)}
+    elif Path(name).exists():
+        sources = {_source_id(Path(name)): FileSource(name)}
+    else:
+        raise ConfigError(
+            f"source {name!r} is no file, and no source of the configuration ({', '.join(config.sources)}); "
+            "name one of those, mic, demo, - or a recording"
+        )
+    return msgspec.structs.replace(config, sources=sources)
+
+
+def _stdin(args: argparse.Namespace) -> StdinSource:
+    fields = {"format": args.stdin_format, "sample_rate": args.rate, "channels": args.channels}
+    try:
+        return msgspec.convert(fields, StdinSource)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"--rate {args.rate} --channels {args.channels} cannot be used; allowed are 4000 to 384000 Hz and 1 to 64 channels"
+        ) from error
+
+
+def _source_id(path: Path) -> str:
+    """Make an id of a file's name that can stand in a topic."""
+    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-")[:32] or "file"
+
+
+def _ready_sources(config: Config, *, terminal: bool, chosen: str | None) -> Config:
+    """Say at once what can never be heard; with no microphone at all on a terminal, play the demo instead."""
+    from serstream.sources import Microphone, make
+
+    for source in config.sources.values():
+        if isinstance(source, FileSource):
+            probe = make(source)
+            probe.open()
+            probe.close()
+        if isinstance(source, MicrophoneSource):
+            try:
+                Microphone(source).check()
+            except NoMicrophoneError as error:
+                if terminal and chosen is None:
+                    print("serstream: no microphone was found; playing the embedded demo instead", file=sys.stderr)
+                    return msgspec.structs.replace(config, sources={"demo": DemoSource()})
+                if terminal:
+                    raise
+                logging.getLogger("serstream").warning("%s; waiting for it", error)
+            except SourceError as error:
+                if terminal or chosen is not None:
+                    raise
+                logging.getLogger("serstream").warning("%s; waiting for the microphone", error)
+    return config
+
+
+def _run_with_view(daemon: Daemon) -> None:
+    """Serve in this thread, which gets the signals, and draw in another."""
+    from rich.console import Console
+
+    from serstream.view import ViewState, run_view
+
+    ended = threading.Event()
+    source = next(iter(daemon.workers))
+    state = ViewState(source=source, waiting_for="the first sound")
+    publisher = daemon.publisher
+
+    def draw() -> None:
+        with Subscriber(publisher.events_endpoint, publisher.control_endpoint) as subscriber:
+
+            def receive(timeout_s: float) -> AnyEvent | Lost | None:
+                if ended.is_set():
+                    raise EOFError
+                return subscriber.receive(timeout_s)
+
+            run_view(receive, Console(), state=state)
+
+    view = threading.Thread(target=draw, name="serstream-view", daemon=True)
+    view.start()
+    try:
+        daemon.run()
+    finally:
+        ended.set()
+        view.join(1.0)
+
+
+def listen(args: argparse.Namespace) -> int:
+    """Show events: live on a terminal, else a line each."""
+    from rich.console import Console
+
+    from serstream.view import ViewState, print_json, print_lines, run_view
+
+    with Subscriber(args.connect, args.control, source=args.source) as subscriber:
+        if args.json:
+            print_json(subscriber.receive, sys.stdout)
+        elif sys.stdout.isatty():
+            state = ViewState(
+                source=args.source,
+                waiting_for=f"a daemon at {args.connect}",
+                hint="start one in another terminal: serstream run",
+            )
+            run_view(subscriber.receive, Console(), state=state)
+        else:
+            print_lines(subscriber.receive, sys.stdout)
+    return 0
+
+
+def analyze(args: argparse.Namespace) -> int:
+    """Analyse recordings one after another; a file that cannot be read does not stop the others."""
+    from serstream.analysis import analyze as hear
+    from serstream.daemon import find_model
+    from serstream.report import Report
+    from serstream.sources import read_file
+
+    config = load(args.config)[0]
+    model = find_model(config.model)
+    report = Report(args.format, steps=args.steps, out=sys.stdout)
+    failed = False
+    for path in args.files:
+        try:
+            report.add(path, hear(read_file(path), model, config).analysis)
+        except SourceError as error:
+            failed = True
+            report.fail(path, error)
+            if args.format != "json":
+                print(f"serstream: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def devices(args: argparse.Namespace) -> int:
+    """List the microphones, and mark which one each configured source would use."""
+    from serstream.capture import choose
+    from serstream.sources import devices as find_devices
+
+    config = load(args.config)[0]
+    found = find_devices()
+    used: dict[str, list[str]] = {}
+    for source_id, source in config.sources.items():
+        if isinstance(source, MicrophoneSource):
+            try:
+                used.setdefault(choose(found, source.device).name, []).append(source_id)
+            except SourceError as error:
+                print(f"serstream: source {source_id}: {error}", file=sys.stderr)
+    rows = [device._asdict() | {"name": device.stable_name, "used_by": used.get(device.name, [])} for device in found]
+    if args.json:
+        print(json.dumps(rows))
+        return 0
+    if not rows:
+        print("no microphone found; plug one in, or run `serstream run --source demo`")
+        return 0
+    from serstream.report import device_table
+
+    print(device_table(rows))
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    """Show how a running daemon is."""
+    found = request(args.control, "status")
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    for key in ("version", "session", "pid", "uptime_s", "config", "events", "control"):
+        print(f"{key:>10}  {found[key]}")
+    print(f"{'model':>10}  {found['model']['name']} ({found['model']['runtime']}, sha256 {found['model']['sha256'][:12]}...)")
+    for source_id, source in found["sources"].items():
+        counted = ", ".join(f"{k} {v}" for k, v in source["counters"].items() if v)
+        print(f"{source_id:>10}  {source['kind']}, {source['status']}: {counted or 'nothing heard yet'}")
+    return 0
+
+
+def mute(args: argparse.Namespace) -> int:
+    """Close the microphones of a running daemon."""
+    return _ask(args, "muted", source=args.source)
+
+
+def unmute(args: argparse.Namespace) -> int:
+    """Open them again."""
+    return _ask(args, "listening again", source=args.source)
+
+
+def _ask(args: argparse.Namespace, word: str, **fields: Any) -> int:
+    outcome = request(args.control, args.command, **{k: v for k, v in fields.items() if v is not None})
+    print(json.dumps(outcome) if args.json else f"{word}: {', '.join(outcome)}")
+    return 0
+
+
+def reload(args: argparse.Namespace) -> int:
+    """Make a running daemon read its configuration again."""
+    outcome = request(args.control, "reload")
+    if args.json:
+        print(json.dumps(outcome))
+        return 0
+    print(f"applied: {', '.join(outcome['applied']) or 'nothing changed that can be applied live'}")
+    if outcome["needs_restart"]:
+        print(f"changed, but needs a restart: {', '.join(outcome['needs_restart'])}")
+    return 0
+
+
+def service(args: argparse.Namespace) -> int:
+    """Install or uninstall the systemd service, and say each step."""
+    from serstream import service as systemd_service
+
+    user = systemd_service.desktop_session() if args.user is None else args.user
+    for line in getattr(systemd_service, args.action)(user=user):
+        print(line)
+    return 0
+
+

@@ -1,0 +1,311 @@
+"""Typed configuration with units; reads and validates ``config.yaml``.
+
+Every field has a default, a unit in its name and a range in its type. A configuration is validated once, whole,
+before anything is opened; what is wrong is said with the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta, field
+
+from serstream.errors import ConfigError
+from serstream.events import LABELS, SOURCE_ID
+from serstream.resources import packaged
+
+SAMPLE_RATE = 16_000
+"""Rate in hertz of the sample index, of every ring and of the model."""
+
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+DeviceRate = Annotated[int, Meta(ge=4_000, le=384_000)]
+Channels = Annotated[int, Meta(ge=1, le=64)]
+Weight = Annotated[float, Meta(gt=0.0, le=100.0)]
+
+
+class MicrophoneSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="microphone"):
+    """A device of the sound library.
+
+    ``device`` is a regular expression searched in the device names without regard to case (the first match is used),
+    empty for the system's default; ``sample_rate`` in Hz and ``channels`` are None for what the device prefers;
+    ``block_s`` is the length of one callback; after ``stall_s`` without a block the capture process is replaced.
+    """
+
+    device: str = ""
+    sample_rate: DeviceRate | None = None
+    channels: Channels | None = None
+    block_s: Annotated[float, Meta(ge=0.01, le=1.0)] = 0.05
+    stall_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 2.0
+
+
+class FileSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="file"):
+    """A recording; ``realtime`` plays it at its own speed, else it is read as fast as it can be."""
+
+    path: str
+    realtime: bool = True
+    loop: bool = False
+
+
+class StdinSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="stdin"):
+    """PCM on standard input; a RIFF header, where there is one, replaces format, rate and channels."""
+
+    format: Literal["s16le", "s32le", "f32le"] = "s16le"
+    sample_rate: DeviceRate = SAMPLE_RATE
+    channels: Channels = 1
+
+
+class SyntheticSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"):
+    """A test signal, the same for a ``seed``: for ``duration_s`` seconds, or for ever when None."""
+
+    signal: Literal["silence", "tone", "noise"] = "tone"
+    level_dbfs: Annotated[float, Meta(ge=-120.0, le=0.0)] = -20.0
+    frequency_hz: Annotated[float, Meta(gt=0.0, lt=SAMPLE_RATE / 2)] = 440.0
+    duration_s: Annotated[float, Meta(gt=0.0)] | None = None
+    seed: Annotated[int, Meta(ge=0)] = 0
+    realtime: bool = True
+
+
+class DemoSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="demo"):
+    """The embedded recording of synthetic speech, again and again."""
+
+
+SourceConfig = MicrophoneSource | FileSource | StdinSource | SyntheticSource | DemoSource
+
+
+class SpeechConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What counts as speech, and what makes an utterance of it."""
+
+    threshold: Probability = 0.5
+    min_speech_s: Annotated[float, Meta(ge=0.05, le=5.0)] = 0.3
+    max_pause_s: Annotated[float, Meta(ge=0.1, le=5.0)] = 0.6
+
+
+class DecisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From posteriors to a state.
+
+    ``enter_threshold`` and ``exit_threshold`` are None for those of the model's manifest. ``priors`` multiplies the
+    posterior by a weight per label before it is renormalised, for a place where some moods are rare.
+    """
+
+    smoothing_s: Annotated[float, Meta(ge=0.0, le=30.0)] = 0.5
+    enter_threshold: Probability | None = None
+    exit_threshold: Probability | None = None
+    min_dwell_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 1.0
+    update_s: Annotated[float, Meta(ge=0.25, le=60.0)] = 1.0
+    priors: dict[str, Weight] = {}
+
+
+class TransportConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where events and requests travel, and how many events are kept for replay."""
+
+    events: str = "tcp://127.0.0.1:5755"
+    control: str = "tcp://127.0.0.1:5756"
+    insecure: bool = False
+    replay_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 600.0
+    replay_mb: Annotated[float, Meta(gt=0.0, le=4096.0)] = 64.0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration.
+
+    ``model`` is the name of a shipped model or the path of a model folder; ``runtime`` is what runs it, LiteRT or
+    its predecessor tflite-runtime.
+    """
+
+    sources: dict[str, SourceConfig] = field(default_factory=lambda: {"mic": MicrophoneSource()})
+    model: str = "serstream"
+    runtime: Literal["litert", "tflite"] = "litert"
+    speech: SpeechConfig = SpeechConfig()
+    decision: DecisionConfig = DecisionConfig()
+    transport: TransportConfig = TransportConfig()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def candidates() -> list[Path]:
+    """Return where a configuration is looked for when none is named, in this order."""
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [user / "serstream" / "config.yaml", Path("/etc/serstream/config.yaml")]
+
+
+def load(path: Path | None = None) -> tuple[Config, Path]:
+    """Read the named configuration, or the first of :func:`candidates` that exists, or the packaged default.
+
+    Returns
+    -------
+    config : Config
+    path : Path
+        The file that it was read from.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or does not hold a valid configuration.
+    """
+    if path is None:
+        path = next((p for p in candidates() if p.is_file()), None) or packaged("config.yaml")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}; name a readable YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    return parse(text, str(path)), path
+
+
+def parse(text: str, name: str) -> Config:
+    """Validate the text of a configuration; ``name`` stands in the message of a :class:`ConfigError`."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not YAML: {_one_line(error)}; check indentation and quotes there") from error
+    try:
+        config = msgspec.convert(data if data is not None else {}, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {_explain(data, error)}") from error
+    _check(config, name)
+    return config
+
+
+def _check(config: Config, name: str) -> None:
+    """Refuse what the types cannot express."""
+    if not config.sources:
+        raise ConfigError(f"{name}: sources is empty; name at least one source, for example mic: {{kind: microphone}}")
+    for source_id, source in config.sources.items():
+        check_source_id(source_id, f"{name}: sources")
+        if isinstance(source, MicrophoneSource):
+            _check_pattern(source.device, f"{name}: sources.{source_id}.device")
+    if unknown := sorted(set(config.decision.priors) - set(LABELS)):
+        raise ConfigError(f"{name}: decision.priors names {', '.join(unknown)}; allowed are {', '.join(LABELS)}")
+    enter, leave = config.decision.enter_threshold, config.decision.exit_threshold
+    if enter is not None and leave is not None and leave > enter:
+        raise ConfigError(
+            f"{name}: decision.exit_threshold is {leave}, above decision.enter_threshold {enter}; "
+            "it must be at most that, or a label would end as it begins"
+        )
+
+
+def check_source_id(source_id: str, where: str) -> None:
+    """Raise :class:`ConfigError` unless ``source_id`` can stand in a topic."""
+    if not SOURCE_ID.fullmatch(source_id):
+        raise ConfigError(
+            f"{where} names a source {source_id!r}; an id is 1 to 32 of the characters a-z, 0-9, _ and -"
+        )
+
+
+def _check_pattern(pattern: str, where: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"{where} is {pattern!r}, which is no regular expression ({error}); escape special characters with \\"
+        ) from error
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
+
+
+_ENTRIES: dict[str, Any] = {"sources": SourceConfig, "decision.priors": Weight}
+
+
+def _explain(data: Any, error: msgspec.ValidationError) -> str:
+    """Turn msgspec's message into a sentence with the key, the value and all that is allowed there."""
+    message, _, path = str(error).partition(" - at `")
+    keys = re.findall(r"[^.\[\]`$]+|\.\.\.", path.replace("key` in `", ""))
+    message, keys = _name_entry(data, message, keys)
+    key = ".".join(keys) or "the configuration"
+    if unknown := re.match(r"Object contains unknown field `(.*)`", message):
+        owner = ".".join([*keys, unknown[1]])
+        return f"{owner} is unknown; allowed here: {', '.join(_fields_at(data, keys))}"
+    if missing := re.match(r"Object missing required field `(.*)`", message):
+        keys = [*keys, missing[1]]
+        return f"{'.'.join(keys)} is missing; required is {_allowed_at(data, keys) or 'a value'}"
+    return f"{key} is {_value_at(data, keys)!r}; allowed is {_allowed_at(data, keys) or message}"
+
+
+def _name_entry(data: Any, message: str, keys: list[str]) -> tuple[str, list[str]]:
+    """Put the name of the faulty entry of a mapping where msgspec says ``...``."""
+    if "..." not in keys:
+        return message, keys
+    owner = keys[: keys.index("...")]
+    for name, value in _value_at(data, owner).items():
+        if not isinstance(name, str):
+            return message, [*owner, str(name)]
+        try:
+            msgspec.convert(value, _ENTRIES[".".join(owner)])
+        except msgspec.ValidationError as error:
+            message, _, rest = str(error).partition(" - at `$")
+            return message, [*owner, name, *re.findall(r"[^.`]+", rest)]
+    return message, owner
+
+
+def _value_at(data: Any, keys: list[str]) -> Any:
+    for k in keys:
+        data = data.get(k) if isinstance(data, dict) else None
+    return data
+
+
+def _type_at(data: Any, keys: list[str]) -> Any:
+    """Return msgspec's description of the type at a path, following the source's ``kind`` through the union."""
+    node: Any = msgspec.inspect.type_info(Config)
+    for depth, k in enumerate(keys):
+        if isinstance(node, msgspec.inspect.StructType):
+            node = next((f.type for f in node.fields if f.encode_name == k), None)
+        elif isinstance(node, msgspec.inspect.DictType):
+            node = node.value_type
+            if isinstance(node, msgspec.inspect.UnionType) and keys[0] == "sources":
+                kind = _value_at(data, [*keys[: depth + 1], "kind"])
+                node = next((t for t in node.types if getattr(t, "tag", None) == kind), node)
+        else:
+            return None
+    return node
+
+
+def _fields_at(data: Any, keys: list[str]) -> list[str]:
+    node = _type_at(data, keys)
+    if not isinstance(node, msgspec.inspect.StructType):
+        return []
+    return [f.encode_name for f in node.fields] + (["kind"] if node.tag else [])
+
+
+def _allowed_at(data: Any, keys: list[str]) -> str:
+    node = _type_at(data, keys)
+    if node is None and keys[-1:] == ["kind"]:
+        node = _type_at(data, keys[:-1])
+    return _describe(node) if node is not None else ""
+
+
+def _describe(node: Any) -> str:
+    """Say in words what a type allows."""
+    inspect = msgspec.inspect
+    match node:
+        case inspect.UnionType(types=types) if all(isinstance(t, inspect.StructType) for t in types):
+            return "a mapping whose kind is one of " + ", ".join(str(t.tag) for t in types)  # type: ignore[attr-defined]
+        case inspect.UnionType(types=types):
+            return " or ".join(_describe(t) for t in types)
+        case inspect.LiteralType(values=values):
+            return "one of " + ", ".join(map(str, values))
+        case inspect.IntType() | inspect.FloatType():
+            return ("a whole number" if isinstance(node, inspect.IntType) else "a number") + _range(node)
+        case inspect.StrType():
+            return "text"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.NoneType():
+            return "null"
+        case inspect.StructType() | inspect.DictType():
+            return "a mapping"
+    return ""
+
+
+def _range(node: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
+    low = f"from {node.ge:g}" if node.ge is not None else f"above {node.gt:g}" if node.gt is not None else ""
+    high = f"to {node.le:g}" if node.le is not None else f"below {node.lt:g}" if node.lt is not None else ""
+    return "".join(f" {part}" for part in (low, high) if part)

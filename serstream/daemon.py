@@ -1,0 +1,268 @@
+"""The daemon: owns the publisher, a worker for each source, signals, health, the watchdog and the order of the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from serstream import __version__
+from serstream.classifier import Model, load_model
+from serstream.config import Config, load
+from serstream.errors import ConfigError, ModelError, SerstreamError
+from serstream.pipeline import Pipeline
+from serstream.resources import packaged
+from serstream.systemd import Notifier, Progress
+from serstream.transport import Publisher, Request
+from serstream.worker import Worker
+
+HEALTH_S = 1.0
+LOOP_DEADLINE_S = 5.0
+"""A worker that has not done what it owes for so long keeps the watchdog from being fed."""
+STOP_LIMIT_S = 0.7
+LIVE_KEYS = ("decision", "log_level")
+"""What ``reload`` applies without a restart."""
+
+_log = logging.getLogger(__name__)
+
+
+def find_model(name: str) -> Model:
+    """Load a shipped model by name, or a model folder by path; raises :class:`ModelError`."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        try:
+            folder = packaged(f"models/{name}")
+        except (FileNotFoundError, OSError) as error:
+            raise ModelError(
+                f"model {name!r} is neither a shipped model nor a folder; use serstream, or name a folder with "
+                "manifest.json and model.tflite"
+            ) from error
+    return load_model(folder)
+
+
+class Daemon:
+    """One run of serstream.
+
+    Making it binds the endpoints, compiles the kernels and loads the model; :meth:`run` returns when it was asked to
+    stop or every source has ended.
+
+    Parameters
+    ----------
+    config : Config
+    path : Path
+        Where the configuration came from: ``reload`` reads it again.
+    base : Config, optional
+        What was read there, where the command line changed ``config``.
+    """
+
+    def __init__(self, config: Config, path: Path, base: Config | None = None) -> None:
+        self.config, self.path = config, path
+        self._base = config if base is None else base
+        self.session = str(uuid.uuid4())
+        self.model = find_model(config.model)
+        self._progress = Progress()
+        self._notifier = Notifier()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._reload_asked = False
+        self._started_s = time.time()
+        self._lock = threading.Lock()
+        pipelines = {source_id: self._pipeline(source_id) for source_id in config.sources}
+        t = config.transport
+        self.publisher = Publisher(
+            t.events,
+            t.control,
+            session=self.session,
+            handler=self._answer,
+            insecure=t.insecure,
+            replay_s=t.replay_s,
+            replay_mb=t.replay_mb,
+        )
+        self.workers = {source_id: self._worker(source_id, pipeline) for source_id, pipeline in pipelines.items()}
+
+    def _pipeline(self, source_id: str) -> Pipeline:
+        c = self.config
+        return Pipeline(
+            self.model, source=source_id, session=self.session, speech=c.speech, decision=c.decision, runtime=c.runtime
+        )
+
+    def _worker(self, source_id: str, pipeline: Pipeline) -> Worker:
+        def progress() -> None:
+            self._progress.beat(source_id, time.monotonic())
+
+        return Worker(
+            source_id,
+            self.config.sources[source_id],
+            pipeline,
+            self.publisher,
+            on_progress=progress,
+            on_end=self._wake.set,
+        )
+
+    def run(self) -> None:
+        """Serve until asked to stop or until every source has ended; called from the main thread.
+
+        Raises
+        ------
+        SerstreamError
+            If a source failed: the whole daemon stops, since a part that is dead must not pass for silence.
+        """
+        with self._signals():
+            try:
+                for worker in self.workers.values():
+                    self._progress.register(worker.source_id, LOOP_DEADLINE_S, time.monotonic())
+                    worker.start()
+                _log.info("serstream %s ready, session %s, events on %s", __version__, self.session, self.publisher.events_endpoint)
+                self._notifier.ready(f"listening to {', '.join(self.workers)}")
+                while not self._done():
+                    self._tend()
+            finally:
+                self.close()
+        for worker in self.workers.values():
+            if isinstance(worker.error, SerstreamError):
+                raise worker.error
+            if worker.error is not None:
+                raise SerstreamError(f"source {worker.source_id} failed ({worker.error!r}); the log says more") from worker.error
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to return; called from any thread or signal handler."""
+        self._stopping = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """End in order: sources, analysis, events, endpoints; within a second. Calling it again does nothing."""
+        self._notifier.stopping()
+        for worker in self.workers.values():
+            worker.stop()
+        deadline_s = time.monotonic() + STOP_LIMIT_S
+        for worker in self.workers.values():
+            if not worker.join(max(0.0, deadline_s - time.monotonic())):
+                _log.error("source %s did not stop in time; its last events are lost", worker.source_id)
+            with contextlib.suppress(SerstreamError):
+                worker.publish_health()
+        self.publisher.close()
+
+    def _done(self) -> bool:
+        workers = self.workers.values()
+        return self._stopping or any(w.error for w in workers) or all(w.join(0.0) for w in workers)
+
+    def _tend(self) -> None:
+        """One turn of the main loop: wait, then reload if woken for it, or health and the watchdog."""
+        if self._wake.wait(HEALTH_S):
+            self._wake.clear()
+            if self._reload_asked:
+                self._reload_asked = False
+                self._reload_and_log()
+            return
+        for worker in self.workers.values():
+            worker.publish_health()
+        self._feed_watchdog()
+
+    def _feed_watchdog(self) -> None:
+        now_s = time.monotonic()
+        late = self._progress.late(now_s) + ([] if self.publisher.alive else ["control"])
+        if late:
+            _log.error("no progress for %.0f s: %s; the watchdog is not fed", LOOP_DEADLINE_S, ", ".join(late))
+            return
+        self._notifier.watchdog()
+        states = ", ".join(f"{w.source_id} {w.source.status}" for w in self.workers.values())
+        self._notifier.status(states)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Obey SIGTERM, SIGINT and SIGHUP while serving."""
+
+        def on_stop(_number: int, _frame: FrameType | None) -> None:
+            self.stop()
+
+        def on_reload(_number: int, _frame: FrameType | None) -> None:
+            self._reload_asked = True
+            self._wake.set()
+
+        handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _answer(self, request: Request) -> Any:
+        """Answer a control request; on the control thread."""
+        match request.request:
+            case "status":
+                return self.status()
+            case "mute":
+                return self._for_each(request.source, "mute")
+            case "unmute":
+                return self._for_each(request.source, "unmute")
+            case "reload":
+                return self.reload()
+        raise ConfigError(f"request {request.request!r} is unknown; allowed are snapshot, replay, status, mute, unmute, reload")
+
+    def _for_each(self, source_id: str | None, action: str) -> dict[str, str]:
+        if source_id is not None and source_id not in self.workers:
+            raise ConfigError(f"source {source_id!r} is unknown; this daemon has {', '.join(self.workers)}")
+        chosen = [source_id] if source_id is not None else list(self.workers)
+        for name in chosen:
+            getattr(self.workers[name].source, action)()
+            _log.info("%s: %s asked for", name, action)
+        return {name: action for name in chosen}
+
+    def status(self) -> dict[str, Any]:
+        """Return how the daemon is, for people and programs."""
+        return {
+            "version": __version__,
+            "session": self.session,
+            "pid": os.getpid(),
+            "uptime_s": round(time.time() - self._started_s, 1),
+            "config": str(self.path),
+            "model": {"name": self.model.manifest.name, "sha256": self.model.manifest.sha256, "runtime": self.config.runtime},
+            "events": self.publisher.events_endpoint,
+            "control": self.publisher.control_endpoint,
+            "sources": {
+                w.source_id: {
+                    "kind": str(w.config.__struct_config__.tag),
+                    "status": "failed" if w.error else w.source.status,
+                    "counters": w.source.counters,
+                }
+                for w in self.workers.values()
+            },
+        }
+
+    def reload(self) -> dict[str, list[str]]:
+        """Read the configuration again; apply what can be applied live and name what needs a restart.
+
+        Raises
+        ------
+        ConfigError
+            If the new configuration is wrong: the old one goes on.
+        """
+        with self._lock:
+            new = load(self.path)[0]
+            changed = [key for key in Config.__struct_fields__ if getattr(new, key) != getattr(self._base, key)]
+            live = {key: getattr(new, key) for key in changed if key in LIVE_KEYS}
+            self._base = msgspec.structs.replace(self._base, **live)
+        if "decision" in live:
+            for worker in self.workers.values():
+                worker.apply(new.decision)
+        logging.getLogger("serstream").setLevel(new.log_level.upper())
+        return {"applied": list(live), "needs_restart": [key for key in changed if key not in LIVE_KEYS]}
+
+    def _reload_and_log(self) -> None:
+        try:
+            outcome = self.reload()
+        except SerstreamError as error:
+            _log.error("reload refused, the old configuration goes on: %s", error)  # noqa: TRY400 - a sentence, no traceback
+        else:
+            _log.info("reloaded: applied %s, a restart is needed for %s", outcome["applied"], outcome["needs_restart"])

@@ -1,0 +1,37 @@
+"""The exception tree: every error is one sentence with the value, what is allowed, and the remedy."""
+
+
+class SerstreamError(Exception):
+    """Something that can be said to a person in one sentence; ``exit_status`` is what a command ends with."""
+
+    exit_status = 1
+
+
+class ConfigError(SerstreamError, ValueError):
+    """The configuration, or what was typed on the command line, cannot be used."""
+
+    exit_status = 2
+
+
+class ModelError(SerstreamError, ValueError):
+    """The model folder does not hold a model that this runtime can run."""
+
+
+class SourceError(SerstreamError, OSError):
+    """Audio cannot be read: a file, a device, a pipe or the sound library itself."""
+
+
+class NoMicrophoneError(SourceError):
+    """The machine has no device that can record."""
+
+
+class EventError(SerstreamError, ValueError):
+    """A message is not an event of this schema."""
+
+
+class TransportError(SerstreamError, OSError):
+    """An endpoint cannot be bound or reached, or a request was refused."""
+
+
+class ServiceError(SerstreamError, OSError):
+    """The systemd service cannot be installed or removed."""

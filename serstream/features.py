@@ -1,0 +1,180 @@
+"""MFCC of a whole signal and of a stream, by the same kernel.
+
+Frame ``f`` covers samples ``[f * hop_length, f * hop_length + win_length)``: no centring, no padding, no look-ahead,
+and nothing that depends on the rest of the signal.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from serstream.config import SAMPLE_RATE
+from serstream.kernels import mfcc_frames
+
+Size = Annotated[int, Meta(ge=1, le=65_536)]
+
+
+class FrontEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every parameter of the front end; lengths in samples, frequencies in Hz.
+
+    ``n_fft`` is a power of two and at least ``win_length``; ``log_floor`` is added to the energy of each band, in
+    units of squared full-scale amplitude summed over the window.
+    """
+
+    sample_rate: Size = SAMPLE_RATE
+    n_fft: Size = 512
+    win_length: Size = 512
+    hop_length: Size = 256
+    n_mels: Size = 40
+    n_mfcc: Size = 40
+    fmin_hz: Annotated[float, Meta(ge=0.0)] = 20.0
+    fmax_hz: Annotated[float, Meta(gt=0.0)] = 8_000.0
+    log_floor: Annotated[float, Meta(gt=0.0)] = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.n_fft & (self.n_fft - 1) or self.n_fft < max(4, self.win_length):
+            raise ValueError(f"n_fft is {self.n_fft}; it must be a power of two, at least win_length {self.win_length}")
+        if not self.fmin_hz < self.fmax_hz <= self.sample_rate / 2:
+            raise ValueError(
+                f"bands from {self.fmin_hz} to {self.fmax_hz} Hz; they must rise and end by {self.sample_rate / 2} Hz"
+            )
+        if self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc is {self.n_mfcc}; it must be at most n_mels {self.n_mels}")
+        if self.hop_length > self.win_length:
+            raise ValueError(f"hop_length is {self.hop_length}; it must be at most win_length {self.win_length}")
+
+    def n_frames(self, n_samples: int) -> int:
+        """Return how many whole frames lie in so many samples."""
+        return max(0, (n_samples - self.win_length) // self.hop_length + 1)
+
+
+class Tables(NamedTuple):
+    """What the kernel reads besides samples, in the order of its arguments."""
+
+    hop_length: int
+    window: NDArray[np.float32]
+    order: NDArray[np.int64]
+    fft_cos: NDArray[np.float32]
+    fft_sin: NDArray[np.float32]
+    split_cos: NDArray[np.float32]
+    split_sin: NDArray[np.float32]
+    band_first: NDArray[np.int64]
+    band_size: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    floor: np.float32
+    dct: NDArray[np.float32]
+
+
+def mel_bank(front_end: FrontEnd, warp: float = 1.0) -> NDArray[np.float64]:
+    """Return triangular mel bands over the FFT bins.
+
+    Parameters
+    ----------
+    front_end : FrontEnd
+    warp : float
+        Factor on the frequency of every band edge; training varies it as vocal tracts vary in length.
+
+    Returns
+    -------
+    bank : ndarray of shape (n_mels, n_fft // 2 + 1)
+        Peaks of 1. Mel of O'Shaughnessy: 2595 log10(1 + f / 700).
+    """
+    low, high = (2595.0 * np.log10(1.0 + f / 700.0) for f in (front_end.fmin_hz, front_end.fmax_hz))
+    edges = 700.0 * (10.0 ** (np.linspace(low, high, front_end.n_mels + 2) / 2595.0) - 1.0) * warp
+    bins = np.arange(front_end.n_fft // 2 + 1) * (front_end.sample_rate / front_end.n_fft)
+    rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    return np.maximum(0.0, np.minimum(rise, fall))
+
+
+def dct_matrix(n_mfcc: int, n_mels: int) -> NDArray[np.float64]:
+    """Return the orthonormal DCT-II, of shape (n_mfcc, n_mels)."""
+    k, band = np.arange(n_mfcc)[:, None], np.arange(n_mels)[None, :]
+    dct = np.cos(np.pi / n_mels * (band + 0.5) * k) * np.sqrt(2.0 / n_mels)
+    dct[0] /= np.sqrt(2.0)
+    return dct
+
+
+@lru_cache(maxsize=32)
+def tables(front_end: FrontEnd, warp: float = 1.0) -> Tables:
+    """Return the kernel's tables; ``warp`` as in :func:`mel_bank`."""
+    half = front_end.n_fft // 2
+    bits = half.bit_length() - 1
+    order = np.array([int(f"{i:0{bits}b}"[::-1], 2) for i in range(half)], np.int64)
+    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(front_end.win_length) / front_end.win_length)
+    turn = 2.0 * np.pi * np.arange(half + 1)
+    bank = mel_bank(front_end, warp)
+    inside = [np.flatnonzero(band) for band in bank]
+    f32 = np.float32
+    return Tables(
+        hop_length=front_end.hop_length,
+        window=window.astype(f32),
+        order=order,
+        fft_cos=np.cos(turn / half).astype(f32),
+        fft_sin=np.sin(turn / half).astype(f32),
+        split_cos=np.cos(turn / front_end.n_fft).astype(f32),
+        split_sin=np.sin(turn / front_end.n_fft).astype(f32),
+        band_first=np.array([i[0] if i.size else 0 for i in inside], np.int64),
+        band_size=np.array([i[-1] - i[0] + 1 if i.size else 0 for i in inside], np.int64),
+        weights=np.concatenate([band[i[0] : i[-1] + 1] for band, i in zip(bank, inside, strict=True) if i.size]).astype(f32),
+        floor=f32(front_end.log_floor),
+        dct=dct_matrix(front_end.n_mfcc, front_end.n_mels).astype(f32),
+    )
+
+
+def mfcc(samples: NDArray[np.float32], front_end: FrontEnd, *, warp: float = 1.0) -> NDArray[np.float32]:
+    """Compute the MFCC of a whole signal.
+
+    Parameters
+    ----------
+    samples : ndarray of shape (n_samples,), float32
+        Amplitude in [-1, 1] at ``front_end.sample_rate``.
+    front_end : FrontEnd
+    warp : float
+        As in :func:`mel_bank`; 1 outside training.
+
+    Returns
+    -------
+    mfcc : ndarray of shape (n_frames, n_mfcc), float32
+        Orthonormal DCT-II of the natural logarithm of the energies in mel bands.
+
+    Raises
+    ------
+    ValueError
+        If ``samples`` is not one-dimensional float32.
+    """
+    if samples.ndim != 1 or samples.dtype != np.float32:
+        raise ValueError(f"samples are {samples.dtype} of shape {samples.shape}; expected float32 of shape (n_samples,)")
+    out = np.empty((front_end.n_frames(samples.size), front_end.n_mfcc), np.float32)
+    if out.size:
+        mfcc_frames(np.ascontiguousarray(samples), *tables(front_end, warp), out)
+    return out
+
+
+class StreamingMfcc:
+    """Turn a stream of samples into MFCC frames.
+
+    For any way of cutting a signal ``y`` into blocks, the concatenated outputs equal ``mfcc(y, front_end)`` to the
+    bit. Called from one thread only.
+    """
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        self.front_end = front_end
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the samples that are not yet part of a whole hop: the next sample starts frame 0."""
+        self._tail = np.empty(0, np.float32)
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take a block, of any length, and return the frames that it completes, of shape (n_frames, n_mfcc)."""
+        y = np.concatenate([self._tail, samples]) if self._tail.size else samples
+        frames = mfcc(y, self.front_end)
+        self._tail = y[frames.shape[0] * self.front_end.hop_length :].copy()
+        return frames

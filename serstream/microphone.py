@@ -1,0 +1,425 @@
+"""A microphone, as the daemon sees it: the capture process started, read, watched, replaced and killed.
+
+The daemon never waits for the sound library. Whatever happens to the device, the session goes on: a hole
+starts, the process is replaced until samples come again, and the index has moved on by what the clock says
+was lost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Literal
+
+from serstream.capture import Device, Wanted, choose
+from serstream.config import SAMPLE_RATE, MicrophoneSource
+from serstream.errors import SourceError
+from serstream.events import Cause, Status
+from serstream.ring import Block, Hole, SampleRing, Slot
+
+_log = logging.getLogger(__name__)
+
+RING_S = 10.0
+KEEP_S = 0.25
+"""After an overrun the reader goes on with the newest quarter of a second."""
+START_LIMIT_S = 10.0
+"""A capture process that delivers nothing for this long after its start is replaced."""
+BACKOFF_S = (0.5, 5.0)
+_LIST_LIMIT_S = 5.0
+_KILL_LIMIT_S = 1.0
+_BLOCK_LIMIT = SAMPLE_RATE
+_SAMPLE_COUNTERS = ("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread")
+_EVENT_COUNTERS = ("input_overflow_events", "callbacks", "restarts")
+_MODULE = (sys.executable, "-P", "-m", "serstream.capture")
+
+
+def _environment() -> dict[str, str]:
+    """Return ours, with this package on the path: ``-P`` leaves the working folder out."""
+    root = str(Path(__file__).parent.parent)
+    paths = [path for path in (os.environ.get("PYTHONPATH"), root) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def devices() -> list[Device]:
+    """Return the devices that can record, as a fresh process sees them.
+
+    Raises
+    ------
+    SourceError
+        If PortAudio is missing, or has not answered within five seconds.
+    """
+    try:
+        done = subprocess.run(
+            [*_MODULE, "--list"], capture_output=True, timeout=_LIST_LIMIT_S, env=_environment(), check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(
+            f"the sound system has not answered within {_LIST_LIMIT_S:g} s; restart its server, for example: "
+            "systemctl --user restart pipewire pulseaudio"
+        ) from error
+    _log_noise(done.stderr)
+    if done.returncode:
+        raise SourceError(_sentence(done.stdout, done.returncode))
+    return [Device(**fields) for fields in json.loads(done.stdout)]
+
+
+def _sentence(answer: bytes, status: int | None) -> str:
+    """Read what a capture process said on its standard output before it ended."""
+    try:
+        return str(json.loads(answer)["sentence"])
+    except (ValueError, KeyError, TypeError):
+        return f"the capture process ended with status {status}; log_level debug shows what it printed"
+
+
+def _log_noise(noise: bytes) -> None:
+    if noise.strip():
+        _log.debug("capture process: %s", noise.decode(errors="replace").strip())
+
+
+class CaptureProcess:
+    """One capture process, its ring and the pipe that it wakes us by; for one thread, but :meth:`kill`."""
+
+    def __init__(self, config: MicrophoneSource, ring_s: float = RING_S) -> None:
+        self.started_s = time.monotonic()
+        self.ring = SampleRing.create(int(ring_s * SAMPLE_RATE), SAMPLE_RATE, keep=int(KEEP_S * SAMPLE_RATE))
+        self._wake_fd, poke_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._abandoned = False
+        self._noise: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        wanted = Wanted(
+            self.ring.fd, poke_fd, config.device, config.sample_rate, config.channels, config.block_s
+        )
+        try:
+            self._process = subprocess.Popen(
+                [*_MODULE, json.dumps(wanted._asdict())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._noise,
+                pass_fds=(self.ring.fd, poke_fd),
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C in a terminal is the parent's to obey
+            )
+        finally:
+            os.close(poke_fd)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._abandoned or self._process.poll() is not None
+
+    def silent_s(self) -> float:
+        """Return the seconds since the device's last callback, or since the time allowed for a start."""
+        heartbeat_s = self.ring.header[Slot.HEARTBEAT_NS] / 1e9
+        return time.monotonic() - (heartbeat_s or self.started_s + START_LIMIT_S)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when the process has written, has ended, or the time is up."""
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        if poll.poll(timeout_s * 1000) and not os.read(self._wake_fd, 65536):
+            self.reap()
+
+    def kill(self) -> None:
+        """End the process at once, whatever it hangs in; may be called from any thread."""
+        self._process.kill()
+
+    def reap(self) -> None:
+        """Wait until the killed or ended process is gone; bounded."""
+        try:
+            self._process.wait(_KILL_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._abandoned = True
+            _log.warning("capture process %d does not die; it is left behind", self.pid)
+
+    def last_words(self) -> str:
+        """Return why an ended process ended, in a sentence."""
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._noise.seek(0)
+        _log_noise(self._noise.read())
+        return _sentence(self._process.stdout.read() or b"", self._process.returncode)
+
+    def close(self) -> None:
+        """Kill the process and release everything."""
+        self.kill()
+        self.reap()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._noise.close()
+        os.close(self._wake_fd)
+        self.ring.close()
+
+
+class Microphone:
+    """A source that lives as long as the daemon, whatever becomes of the device.
+
+    Nobody reading for more than ``RING_S`` seconds loses samples; the loss is counted. At any time
+    ``captured`` equals ``consumed`` plus ``ring_overruns`` plus what lies in the ring, and after
+    :meth:`close` that last part is ``unread``. :meth:`read`, :meth:`open` and :meth:`close` are called from
+    the analysis thread, everything else from any.
+    """
+
+    def __init__(
+        self, config: MicrophoneSource, spawn: Callable[[MicrophoneSource], CaptureProcess] = CaptureProcess
+    ) -> None:
+        self._config = config
+        self._spawn = spawn
+        self._capture: CaptureProcess | None = None
+        self._queue: deque[Block | Hole] = deque()
+        self._hole: Cause | None = None
+        self._verdict: Cause | None = None
+        self._first = 0
+        self._ring_first = 0
+        self._ring_non_finite = 0
+        self._overflows = 0
+        self._overflow_samples = 0
+        self._last_s = 0.0
+        self._retry_s = 0.0
+        self._backoff_s = BACKOFF_S[0]
+        self._closed = False
+        self._release_lock = threading.Lock()
+        self._mute_wanted = False
+        self._changed = threading.Event()
+        self._totals = dict.fromkeys((*_SAMPLE_COUNTERS, *_EVENT_COUNTERS), 0)
+
+    def check(self) -> Device:
+        """Return the device that would be used.
+
+        Raises
+        ------
+        SourceError
+            If there is no such device (the sentence lists what there is), or PortAudio is missing.
+        """
+        return choose(devices(), self._config.device)
+
+    def open(self) -> None:
+        """Start capturing; a device that is not there is waited for."""
+        self._last_s = time.monotonic()
+        self._start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more will come: a microphone has no end."""
+        return self._closed
+
+    @property
+    def capture_pid(self) -> int | None:
+        """Process id of the capture process, None while there is none."""
+        capture = self._capture
+        return capture.pid if capture else None
+
+    @property
+    def status(self) -> Status:
+        """How the source is."""
+        if self._mute_wanted:
+            return "muted"
+        if self._hole is None:
+            return "running" if self._totals["consumed"] else "starting"
+        by_cause: dict[Cause, Status] = {"stalled": "stalled", "device_lost": "lost"}
+        return by_cause.get(self._hole, "starting")
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Samples at 16 kHz since :meth:`open`; but overflow events, callbacks and restarts.
+
+        ``input_overflows`` is estimated: what the device lost by its own account of the time.
+        """
+        with self._release_lock:
+            return self._add_up()
+
+    def _add_up(self) -> dict[str, int]:
+        counters = dict(self._totals)
+        for name, value in self._current().items():
+            counters[name] += value
+        return counters
+
+    def _current(self) -> dict[str, int]:
+        """Return what the running capture process has counted."""
+        if self._capture is None:
+            return {}
+        header = self._capture.ring.header
+        return {
+            "captured": header[Slot.WRITE],
+            "ring_overruns": header[Slot.OVERRUNS],
+            "input_overflows": header[Slot.OVERFLOW_SAMPLES],
+            "input_overflow_events": header[Slot.OVERFLOW_EVENTS],
+            "non_finite": header[Slot.NON_FINITE],
+            "callbacks": header[Slot.CALLBACKS],
+        }
+
+    def mute(self) -> None:
+        """Close the device at once; reading goes on and delivers a hole."""
+        self._mute_wanted = True
+        self._verdict = "muted"
+        if capture := self._capture:
+            capture.kill()
+        self._changed.set()
+
+    def unmute(self) -> None:
+        """Open the device again."""
+        self._mute_wanted = False
+        self._changed.set()
+
+    def read(self, timeout_s: float) -> Block | Hole | None:
+        """Return the next block or hole, or None when nothing came within the timeout.
+
+        Never takes much longer than ``timeout_s`` (plus a second when a process has to be killed).
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._closed:
+            if not self._queue:
+                self._take()
+            if not self._queue:
+                self._supervise()
+            if self._queue:
+                return self._deliver()
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                return None
+            self._wait(remaining_s)
+        return None
+
+    def _deliver(self) -> Block | Hole:
+        item = self._queue.popleft()
+        if isinstance(item, Block):
+            self._totals["consumed"] += item.samples.size
+        return item
+
+    def _wait(self, remaining_s: float) -> None:
+        if self._capture is None:
+            due_s = remaining_s if self._mute_wanted else self._retry_s - time.monotonic()
+            self._changed.wait(max(0.0, min(remaining_s, due_s)))
+            self._changed.clear()
+        else:
+            due_s = self._config.stall_s - self._capture.silent_s()
+            self._capture.wait(max(0.0, min(remaining_s, due_s)))
+
+    def _take(self) -> None:
+        """Put what the ring holds into the queue, with the losses that lie before it."""
+        if self._capture is None:
+            return
+        ring = self._capture.ring
+        self._take_overflow(ring)
+        limit = _BLOCK_LIMIT
+        if self._overflows != ring.header[Slot.OVERFLOW_EVENTS]:
+            limit = min(limit, ring.header[Slot.OVERFLOW_AT] - ring.header[Slot.READ])
+        first, samples = ring.read(limit)
+        if not samples.size:
+            return
+        if self._hole:
+            self._end_hole(ring.captured_s(self._ring_first))
+        self._lose("ring_overrun", first - self._ring_first, estimated=False)
+        self._take_non_finite(ring)
+        captured_s = ring.captured_s(first + samples.size)
+        self._queue.append(Block(self._first, samples, captured_s))
+        self._first += samples.size
+        self._ring_first = first + samples.size
+        self._last_s = captured_s
+        self._backoff_s = BACKOFF_S[0]
+
+    def _take_overflow(self, ring: SampleRing) -> None:
+        events = ring.header[Slot.OVERFLOW_EVENTS]
+        if events == self._overflows or ring.header[Slot.READ] < ring.header[Slot.OVERFLOW_AT]:
+            return
+        lost = ring.header[Slot.OVERFLOW_SAMPLES] - self._overflow_samples
+        self._overflows = events
+        self._overflow_samples += lost
+        self._lose("input_overflow", lost, estimated=True)
+
+    def _take_non_finite(self, ring: SampleRing) -> None:
+        replaced = ring.header[Slot.NON_FINITE]
+        self._lose("non_finite", replaced - self._ring_non_finite, estimated=False)
+        self._ring_non_finite = replaced
+
+    def _lose(self, cause: Cause, lost: int, *, estimated: bool) -> None:
+        """Queue a hole whose extent is known, and move the index on unless the samples were only replaced."""
+        if lost <= 0:
+            return
+        self._queue.append(Hole("start", cause, self._first, lost, estimated))
+        if cause != "non_finite":
+            self._first += lost
+        self._queue.append(Hole("end", cause, self._first, lost, estimated))
+
+    def _mark(self, phase: Literal["start", "end"], cause: Cause, lost: int) -> None:
+        self._queue.append(Hole(phase, cause, self._first, lost, estimated=True))
+
+    def _end_hole(self, captured_s: float) -> None:
+        """End the open hole at a sample captured at this time."""
+        assert self._hole is not None
+        lost = max(0, round((captured_s - self._last_s) * SAMPLE_RATE))
+        self._first += lost
+        self._mark("end", self._hole, lost)
+        _log.info("the microphone is back; about %.1f s were lost", lost / SAMPLE_RATE)
+        self._hole = None
+
+    def _supervise(self) -> None:
+        """Look after the capture process once its ring is empty."""
+        capture = self._capture
+        if capture is None:
+            if not self._mute_wanted and time.monotonic() >= self._retry_s:
+                self._totals["restarts"] += 1
+                self._start()
+        elif capture.ended:
+            if not capture.ring.backlog:
+                self._bury(capture)
+        elif self._mute_wanted or capture.silent_s() > self._config.stall_s:
+            self._verdict = "muted" if self._mute_wanted else "stalled"
+            capture.kill()
+            capture.reap()
+
+    def _start(self) -> None:
+        self._capture = self._spawn(self._config)
+        self._ring_first = self._ring_non_finite = self._overflows = self._overflow_samples = 0
+        self._verdict = None
+        self._retry_s = time.monotonic() + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, BACKOFF_S[1])
+
+    def _bury(self, capture: CaptureProcess) -> None:
+        """Begin a hole, unless one is open, after a capture process has ended; another will follow."""
+        cause: Cause = self._verdict or "device_lost"
+        if self._hole is None:
+            self._hole = cause
+            self._mark("start", cause, 0)
+            if cause != "muted":
+                _log.warning("no samples: %s; trying again", self._reason(cause, capture))
+        self._retry_s = 0.0 if cause == "muted" else max(self._retry_s, time.monotonic() + BACKOFF_S[0])
+        self._release(capture)
+
+    def _reason(self, cause: Cause, capture: CaptureProcess) -> str:
+        return (
+            capture.last_words()
+            if cause == "device_lost"
+            else f"the microphone has stalled for {self._config.stall_s} s"
+        )
+
+    def _release(self, capture: CaptureProcess) -> None:
+        """Add up what the process counted, and let it go."""
+        with self._release_lock:
+            self._totals["unread"] += capture.ring.backlog
+            self._totals = self._add_up()
+            self._capture = None
+            capture.close()
+
+    def close(self) -> None:
+        """End capturing; what was not read is counted as ``unread``. Calling it again does nothing."""
+        self._closed = True
+        if self._capture:
+            self._capture.kill()
+            self._capture.reap()
+            self._release(self._capture)
+        self._totals["unread"] += sum(item.samples.size for item in self._queue if isinstance(item, Block))
+        self._queue.clear()

@@ -1,0 +1,235 @@
+"""The whole middle: samples in, events out, without thread, socket, file or clock.
+
+For a fixed session id the events are byte-equal for any way of cutting the signal into blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.classifier import Classifier, Model, Scores
+from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
+from serstream.decision import Decision, EmotionChange, PosteriorMean, UtteranceChange, Utterances
+from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech
+from serstream.features import StreamingMfcc
+from serstream.speech import FRAME_LENGTH, SpeechDetector
+
+Samples = NDArray[np.float32]
+SILENCE_DBFS = -120.0
+
+
+class Pipeline:
+    """Hear one stream. Called from one thread only.
+
+    Parameters
+    ----------
+    model : Model
+    source, session : str
+        What the events carry.
+    speech : SpeechConfig
+    decision : DecisionConfig
+        Its thresholds replace those of the model where they are given.
+    runtime : {'litert', 'tflite'}
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        source: str,
+        session: str,
+        speech: SpeechConfig | None = None,
+        decision: DecisionConfig | None = None,
+        runtime: str = "litert",
+    ) -> None:
+        self.manifest = model.manifest
+        self._ids = {"source": source, "session": session}
+        self._speech = speech or SpeechConfig()
+        self._hop = self.manifest.front_end.hop_length
+        if self._hop != FRAME_LENGTH:
+            raise ValueError(f"hop_length is {self._hop}; speech detection needs {FRAME_LENGTH}")
+        self._mfcc = StreamingMfcc(self.manifest.front_end)
+        self._detector = SpeechDetector()
+        self._classifier = Classifier(model, runtime)
+        self._utterances = Utterances(self._speech)
+        self._groups = _grouping(self.manifest.emotions, self.manifest.groups)
+        self._decision = Decision(DecisionConfig(), enter=1.0, leave=1.0)
+        self.configure(decision or DecisionConfig())
+        self.recording = PosteriorMean()
+        self.recording_voice = PosteriorMean()
+        self._utterance = PosteriorMean()
+        self.next_sample = 0
+        self._restart(0)
+
+    def configure(self, decision: DecisionConfig) -> None:
+        """Change the rules of decision from the next step on."""
+        m = self.manifest
+        enter = m.enter_threshold if decision.enter_threshold is None else decision.enter_threshold
+        leave = m.exit_threshold if decision.exit_threshold is None else decision.exit_threshold
+        self._decision.configure(decision, enter=enter, leave=min(leave, enter))
+        self._priors = np.array([decision.priors.get(label, 1.0) for label in LABELS])
+
+    def _restart(self, sample: int) -> None:
+        """Begin a stretch without holes at an absolute sample index."""
+        self._mfcc.reset()
+        self._detector.reset()
+        self._classifier.reset()
+        self._pending: list[Samples] = []
+        self._n_pending = 0
+        self._flags = np.empty(0, np.float32)
+        self._frames_at = sample
+        self.next_sample = sample
+        self._boundary = sample + self.manifest.step_frames * self._hop + self.manifest.front_end.win_length - self._hop
+
+    def push(self, first_sample: int, samples: Samples) -> list[AnyEvent]:
+        """Take the next samples.
+
+        Parameters
+        ----------
+        first_sample : int
+            Absolute index of the first of them; a jump ends what is open and starts afresh there.
+        samples : ndarray of shape (n_samples,), float32
+            Finite amplitudes in [-1, 1] at 16 kHz.
+
+        Raises
+        ------
+        ValueError
+            If ``first_sample`` lies before the end of what was pushed already.
+        """
+        if first_sample < self.next_sample:
+            raise ValueError(f"sample {first_sample} was pushed already; the next is {self.next_sample}")
+        events = self.interrupt(first_sample) if first_sample > self.next_sample else []
+        while samples.size:
+            part, samples = np.split(samples, [self._boundary - self.next_sample])
+            self._pending.append(part)
+            self.next_sample += part.size
+            if self.next_sample == self._boundary:
+                events += self._step()
+                self._boundary += self.manifest.step_frames * self._hop
+        return events
+
+    def interrupt(self, resume_at: int) -> list[AnyEvent]:
+        """End what is open at a hole; the next sample is ``resume_at``."""
+        events = self._close()
+        self._restart(resume_at)
+        return events
+
+    def finish(self) -> list[AnyEvent]:
+        """Analyse what is left of a step and end what is open: the stream is over."""
+        return (self._step() if self._pending else []) + self._close()
+
+    def _step(self) -> list[AnyEvent]:
+        """Analyse the pending samples: a whole step, or what there is at the end of a stream."""
+        samples = np.concatenate(self._pending)
+        self._pending = []
+        frames = self._mfcc.push(samples)
+        self._flags = np.concatenate([self._flags, self._detector.push(samples)])
+        flags, self._flags = np.split(self._flags, [len(frames)])
+        is_speech = flags >= self._speech.threshold
+        events: list[AnyEvent] = []
+        for change in self._utterances.push(self._frames_at, self._hop, is_speech):
+            events += self._on_utterance(change)
+        self._frames_at += len(frames) * self._hop
+        if len(frames) < self.manifest.stride:
+            return events
+        share = float(is_speech.mean())
+        scores = self._classifier.step(frames, is_speech)
+        return events + self._on_scores(scores, share, _level_dbfs(samples))
+
+    def _on_utterance(self, change: UtteranceChange) -> list[AnyEvent]:
+        start_s = _seconds(change.start)
+        if change.phase == "start":
+            self._utterance = PosteriorMean()
+            return [Speech(**self._now(), phase="start", start_s=start_s)]
+        assert change.end is not None
+        mean = self._utterance.result()
+        posterior = None if mean is None else self.collapse(mean)[0]
+        best = None if posterior is None else int(np.argmax(posterior))
+        end = Speech(
+            **self._now(),
+            phase="end",
+            start_s=start_s,
+            end_s=_seconds(change.end),
+            label=None if best is None else LABELS[best],  # type: ignore[arg-type]
+            probability=None if posterior is None or best is None else _rounded(posterior[best]),
+            posterior=None if posterior is None else named(LABELS, posterior),
+        )
+        return [*self._emotions(self._decision.close(self.next_sample)), end]
+
+    def _on_scores(self, scores: Scores | None, share: float, level_dbfs: float) -> list[AnyEvent]:
+        posterior, other, changes = None, None, []
+        if scores is not None:
+            posterior, other = self.collapse(scores.emotion)
+            self.recording.add(scores.emotion, share)
+            self.recording_voice.add(scores.voice, share)
+            if self._utterances.open:
+                self._utterance.add(scores.emotion, share)
+                changes = self._decision.step(posterior, other, self.next_sample)
+        state = self._decision.label or ("uncertain" if self._utterances.open else "no_speech")
+        event = Posterior(
+            **self._now(),
+            posterior=None if posterior is None else named(LABELS, posterior),
+            other=None if other is None else _rounded(other),
+            voice=None if scores is None else named(VOICES, scores.voice),
+            speech=_rounded(share),
+            level_dbfs=level_dbfs,
+            state=state,  # type: ignore[arg-type]
+        )
+        return [event, *self._emotions(changes)]
+
+    def _close(self) -> list[AnyEvent]:
+        change = self._utterances.close()
+        if change is not None:
+            return self._on_utterance(change)
+        return self._emotions(self._decision.close(self.next_sample))
+
+    def _emotions(self, changes: list[EmotionChange]) -> list[AnyEvent]:
+        return [
+            Emotion(
+                **self._now(),
+                phase=c.phase,
+                id=c.id,
+                label=c.label,  # type: ignore[arg-type]
+                probability=_rounded(c.probability),
+                start_s=_seconds(c.start),
+                end_s=None if c.end is None else _seconds(c.end),
+            )
+            for c in changes
+        ]
+
+    def _now(self) -> dict[str, Any]:
+        return {**self._ids, "sample": self.next_sample, "stream_s": _seconds(self.next_sample)}
+
+    def collapse(self, emotion: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        """Return the posterior of the five labels, weighted by the priors and summing to 1, and the mass of the rest."""
+        labels = self._groups @ emotion
+        other = max(0.0, 1.0 - float(labels.sum()))
+        weighted = labels * self._priors
+        return weighted / weighted.sum(), other
+
+
+def _grouping(emotions: list[str], groups: dict[str, list[str]]) -> NDArray[np.float64]:
+    """Return the (n_labels, n_emotions) matrix that adds up the outputs of each label."""
+    return np.array([[float(e in groups[label]) for e in emotions] for label in LABELS])
+
+
+def named(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float]:
+    """Return probabilities by name, rounded to four digits."""
+    return {name: _rounded(v) for name, v in zip(names, values, strict=True)}
+
+
+def _rounded(probability: float) -> float:
+    return round(float(probability), 4)
+
+
+def _seconds(sample: int) -> float:
+    return round(sample / SAMPLE_RATE, 6)
+
+
+def _level_dbfs(samples: Samples) -> float:
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    return round(max(SILENCE_DBFS, 10.0 * math.log10(power)), 1) if power > 0.0 else SILENCE_DBFS

@@ -1,0 +1,93 @@
+"""What ``analyze`` and ``devices`` print."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+from serstream.analysis import Analysis
+from serstream.events import LABELS, VOICES
+
+COLUMNS = ("file", "part", "start_s", "end_s", "label", "probability", *LABELS, *VOICES, "error")
+
+
+class Report:
+    """Prints analyses as they come: ``table``, ``json`` (an object a line) or ``csv``."""
+
+    def __init__(self, kind: str, *, steps: bool, out: TextIO) -> None:
+        self._kind, self._steps, self._out = kind, steps, out
+        self._wrote_header = False
+
+    def add(self, path: Path, analysis: Analysis) -> None:
+        """Print one analysis."""
+        if self._kind == "json":
+            fields = {"file": str(path)} | msgspec.to_builtins(analysis)
+            if not self._steps:
+                del fields["steps"]
+            self._line(msgspec.json.encode(fields).decode())
+            return
+        rows = list(_rows(path, analysis, steps=self._steps))
+        if self._kind == "csv":
+            self._csv(rows)
+        else:
+            self._table(path, analysis, rows)
+
+    def fail(self, path: Path, error: Exception) -> None:
+        """Print that a file could not be analysed; a table leaves it to standard error."""
+        if self._kind == "json":
+            self._line(msgspec.json.encode({"file": str(path), "error": str(error)}).decode())
+        elif self._kind == "csv":
+            self._csv([{"file": str(path), "error": str(error)}])
+
+    def _line(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+    def _csv(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        if not self._wrote_header:
+            writer.writeheader()
+            self._wrote_header = True
+        writer.writerows(rows)
+        self._line(text.getvalue().rstrip("\n"))
+
+    def _table(self, path: Path, analysis: Analysis, rows: list[dict[str, Any]]) -> None:
+        verdict = "no speech" if analysis.label is None else f"{analysis.label} {analysis.probability:.2f}"
+        self._line(f"{path}  {analysis.duration_s:.2f} s  {verdict}")
+        self._line(f"  {'':9}  {'from':>7}  {'to':>7}  " + "  ".join(f"{n:>7}" for n in (*LABELS, *VOICES)) + "  label")
+        for row in rows:
+            shares = "  ".join(f"{_cell(row.get(n)):>7}" for n in (*LABELS, *VOICES))
+            times = f"{row['start_s']:7.2f}  {row['end_s']:7.2f}" if "start_s" in row else f"{'':7}  {row['end_s']:7.2f}"
+            self._line(f"  {row['part']:9}  {times}  {shares}  {row['label'] or '-'}")
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _rows(path: Path, analysis: Analysis, *, steps: bool) -> Iterator[dict[str, Any]]:
+    """Yield the recording, its utterances and its steps, under the names of the columns."""
+    whole = {"start_s": 0.0, "end_s": analysis.duration_s, "label": analysis.label, "probability": analysis.probability}
+    yield {"file": str(path), "part": "recording", **whole, **(analysis.posterior or {}), **(analysis.voice or {})}
+    for u in analysis.utterances:
+        shown = {"start_s": u.start_s, "end_s": u.end_s, "label": u.label, "probability": u.probability}
+        yield {"file": str(path), "part": "utterance", **shown, **(u.posterior or {})}
+    for s in analysis.steps if steps else []:
+        shown = {"end_s": s.stream_s, "label": s.state}
+        yield {"file": str(path), "part": "step", **shown, **(s.posterior or {}), **(s.voice or {})}
+
+
+def device_table(rows: list[dict[str, Any]]) -> str:
+    """Return the microphones as aligned lines."""
+    width = max(4, *(len(r["name"]) for r in rows))
+    lines = [f"{'name':{width}}  {'channels':>8}  {'rate':>8}  {'host API':10}  used by"]
+    for r in rows:
+        mark = ", ".join(r["used_by"]) or "-"
+        rate = f"{r['default_rate']} Hz"
+        lines.append(f"{r['name']:{width}}  {r['max_input_channels']:>8}  {rate:>8}  {r['host_api']:10}  {mark}")
+    return "\n".join(lines)

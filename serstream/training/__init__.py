@@ -1,0 +1,1 @@
+"""Offline training: corpora, network, fitting, scoring and export. Needs the extra ``[train]``."""

@@ -1,0 +1,78 @@
+"""Temperature and thresholds, fitted after quantisation on speakers that the network never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.classifier import Manifest, load_model, softmax
+from serstream.errors import ConfigError
+from serstream.events import LABELS
+from serstream.training.corpora import folds, read_corpora
+from serstream.training.export import GROUPS, export, load_run, write_manifest
+from serstream.training.prepare import Prepared
+from serstream.training.recipe import split
+from serstream.training.score import Scored, five_classes, hear
+
+TEMPERATURES = np.round(np.geomspace(0.25, 4.0, 81), 4)
+UNCERTAIN_SHARE = 0.2
+"""Share of validation clips whose posterior stays below the threshold for entering a label."""
+
+
+def export_calibrated(run: Path, prepared: Prepared, folder: Path, *, data: Path | None, other: Path | None) -> Manifest:
+    """Export a run; calibrate it on its validation speakers below ``data``, or take over the calibration of ``other``."""
+    recipe = load_run(run)[1]
+    if (data is None) == (other is None):
+        raise ConfigError("export needs --data to calibrate on, or --calibration with a model folder, and not both")
+    command = f"python -m serstream.training export {run.name} (fold {recipe.fold}, seed {recipe.seed}, {recipe.epochs} epochs)"
+    manifest = export(run, prepared, folder, name=folder.name, command=command)
+    if other is not None:
+        source = load_model(other).manifest
+        fields = ("temperature", "voice_temperature", "enter_threshold", "exit_threshold")
+        changes = {field: getattr(source, field) for field in fields}
+    else:
+        assert data is not None
+        everything = read_corpora(data)
+        parts = split(folds(everything), recipe.fold)
+        clips = [c for c in five_classes(everything) if parts.get(c.speaker) == "validation" and c.corpus in recipe.corpus_shares]
+        if not clips:
+            raise ConfigError(f"a run of fold {recipe.fold} has no validation speakers in {data}; give --calibration instead")
+        changes = fit_calibration(hear(folder, clips), manifest.emotions)
+    manifest = msgspec.structs.replace(manifest, **changes)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def fit_calibration(scored: Scored, emotions: list[str]) -> dict[str, float]:
+    """Return temperatures and thresholds for clips that were heard at temperature 1."""
+    heard = ~np.isnan(scored.posterior).any(axis=1)
+    logits, voice = np.log(np.maximum(scored.emotion[heard], 1e-12)), np.log(np.maximum(scored.voice[heard], 1e-12))
+    label, sex = scored.label[heard], scored.sex[heard]
+    temperature = min(TEMPERATURES, key=lambda t: _surprise(_labels(logits / t, emotions), label))
+    confidence = _labels(logits / temperature, emotions).max(axis=1)
+    enter = round(float(np.clip(np.quantile(confidence, UNCERTAIN_SHARE), 0.35, 0.8)), 2)
+    return {
+        "temperature": float(temperature),
+        "voice_temperature": float(min(TEMPERATURES, key=lambda t: _surprise(_softmax_rows(voice / t), sex))),
+        "enter_threshold": enter,
+        "exit_threshold": round(enter * 0.75, 2),
+    }
+
+
+def _softmax_rows(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([softmax(row) for row in logits])
+
+
+def _labels(logits: NDArray[np.float64], emotions: list[str]) -> NDArray[np.float64]:
+    """Return the posterior of the five labels, as the pipeline publishes it."""
+    p = _softmax_rows(logits)
+    sums = np.stack([sum(p[:, emotions.index(e)] for e in GROUPS[label]) for label in LABELS], axis=1)
+    return np.asarray(sums / sums.sum(axis=1, keepdims=True))
+
+
+def _surprise(p: NDArray[np.float64], actual: NDArray[np.int64]) -> float:
+    """Return the mean negative logarithm of the probability given to what was asked for."""
+    return float(-np.mean(np.log(np.maximum(p[np.arange(len(actual)), actual], 1e-12))))

@@ -1,0 +1,108 @@
+"""What there is to train on: clips with their speaker, emotion and voice, and how speakers are split.
+
+Two layouts are read: a folder with a ``manifest.csv`` (a row a file: path, corpus, speaker, sex, emotion), and a
+plain RAVDESS folder, as Zenodo record 1188976 unpacks, whose file names say everything.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from serstream.errors import SourceError
+
+EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+SEXES = ("F", "M")
+UNLABELLED = {"crema_d": ("calm", "surprised")}
+"""Emotions that a corpus does not have, although its speakers may well have shown them."""
+
+RAVDESS_FOLDS = ((2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22))
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording; ``emotion`` is empty for noise, ``sex`` is F or M or empty."""
+
+    path: Path
+    corpus: str
+    speaker: str
+    sex: str
+    emotion: str
+    source: str = ""
+
+
+def read_corpora(folder: Path) -> list[Clip]:
+    """Return every clip of a folder, sorted by path.
+
+    Raises
+    ------
+    SourceError
+        If the folder has neither a ``manifest.csv`` nor RAVDESS recordings.
+    """
+    manifest = folder / "manifest.csv"
+    clips = _read_manifest(manifest) if manifest.is_file() else _read_ravdess(folder)
+    if not clips:
+        raise SourceError(
+            f"{folder} holds neither a manifest.csv nor RAVDESS recordings such as Actor_01/03-01-06-01-02-01-01.wav; "
+            "name the folder that does with --data"
+        )
+    return sorted(clips, key=lambda clip: clip.path.as_posix())
+
+
+def _read_manifest(manifest: Path) -> list[Clip]:
+    with manifest.open(newline="", encoding="utf-8") as lines:
+        return [
+            Clip(
+                path=manifest.parent / row["path"],
+                corpus=row["corpus"],
+                speaker=row["speaker"],
+                sex=row["sex"],
+                emotion=row["emotion"],
+                source=row.get("label_source", ""),
+            )
+            for row in csv.DictReader(lines)
+        ]
+
+
+def _read_ravdess(folder: Path) -> list[Clip]:
+    files = [p for p in folder.rglob("03-0[12]-*") if p.suffix.lower() in {".wav", ".flac", ".ogg"}]
+    return [clip for path in files if (clip := ravdess_clip(path)) is not None]
+
+
+def ravdess_clip(path: Path) -> Clip | None:
+    """Read modality-channel-emotion-intensity-statement-repetition-actor from a name; None if it says no such thing."""
+    fields = path.stem.split("-")
+    if len(fields) != 7 or not all(f.isdigit() for f in fields) or not 1 <= int(fields[2]) <= len(EMOTIONS):
+        return None
+    actor = int(fields[6])
+    return Clip(
+        path=path,
+        corpus="ravdess_speech" if fields[1] == "01" else "ravdess_song",
+        speaker=f"ravdess-A{actor:02d}",
+        sex=SEXES[actor % 2],
+        emotion=EMOTIONS[int(fields[2]) - 1],
+    )
+
+
+def folds(clips: list[Clip]) -> dict[str, int]:
+    """Assign every speaker of RAVDESS and CREMA-D to a fold from 1 to 5.
+
+    RAVDESS actors by the published table; CREMA-D speakers by the rank of their id within their sex, modulo 5.
+    """
+    assigned = {f"ravdess-A{a:02d}": k for k, actors in enumerate(RAVDESS_FOLDS, 1) for a in actors}
+    for sex in SEXES:
+        speakers = sorted({c.speaker for c in clips if c.corpus == "crema_d" and c.sex == sex})
+        assigned |= {speaker: rank % 5 + 1 for rank, speaker in enumerate(speakers)}
+    return assigned
+
+
+def noise_clips(clips: list[Clip]) -> list[Clip]:
+    """Return the noise that training may mix in: ESC-50 folds 1 and 2, background noise but for two test files."""
+    held_out = ("exercise_bike", "running_tap")
+    return [
+        c
+        for c in clips
+        if (c.corpus == "esc50" and c.path.name[0] in "12")
+        or (c.corpus == "speechcommands_bg" and not c.path.stem.startswith(held_out))
+    ]

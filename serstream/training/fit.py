@@ -1,0 +1,141 @@
+"""Fit a network by a recipe: a fixed number of epochs, resumable, the same result for the same seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import msgspec
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from serstream.training.corpora import folds
+from serstream.training.crops import Batch, CropSampler, normalisation
+from serstream.training.network import build
+from serstream.training.prepare import Prepared
+from serstream.training.recipe import Recipe, split
+
+
+def single_thread() -> None:
+    """Use one core: two trainings side by side are faster than one after another on two."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def rows_of(prepared: Prepared, recipe: Recipe, part: str) -> NDArray[np.int64]:
+    """Return the clips of the speakers that are ``train``, ``validation`` or ``test`` under a recipe."""
+    parts = split(folds(prepared.clips), recipe.fold)
+    return np.array([i for i, c in enumerate(prepared.clips) if parts.get(c.speaker) == part], np.int64)
+
+
+def fit(prepared: Prepared, recipe: Recipe, run: Path) -> keras.Model:
+    """Train, or go on with, the run in the folder ``run``; return the trained network.
+
+    Writes ``recipe.json``, ``normalisation.npz``, ``log.jsonl`` and, every epoch, ``checkpoint.keras``.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    tf.config.experimental.enable_op_determinism()
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.json").write_bytes(msgspec.json.format(msgspec.json.encode(recipe)))
+    train = rows_of(prepared, recipe, "train")
+    scale = normalisation(prepared, train)
+    np.savez(run / "normalisation.npz", mean=scale.mean, std=scale.std)
+    sampler = CropSampler(prepared, train, recipe, scale)
+    validation = rows_of(prepared, recipe, "validation")
+    watched = sampler.whole_clips(validation) if validation.size else None
+    model, first_epoch = _restore(run, recipe, prepared.front_end.n_mfcc)
+    for epoch in range(first_epoch, recipe.epochs):
+        started = time.monotonic()
+        loss = _run_epoch(model, sampler, recipe, epoch)
+        entry = {"epoch": epoch + 1, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)}
+        if watched is not None:
+            entry["validation_uar"] = round(uar(model, watched), 4)
+        _save(model, run, entry)
+        print(json.dumps(entry), file=sys.stderr, flush=True)
+    return model
+
+
+def _run_epoch(model: keras.Model, sampler: CropSampler, recipe: Recipe, epoch: int) -> float:
+    n_steps = recipe.crops_per_epoch // recipe.batch_size
+    losses = []
+    for step, batch in enumerate(_ahead(sampler, epoch, n_steps)):
+        progress = (epoch + step / n_steps) / recipe.epochs
+        warm_up = min(1.0, progress * recipe.epochs / 2)
+        model.optimizer.learning_rate = recipe.learning_rate * warm_up * 0.5 * (1 + np.cos(np.pi * progress))
+        losses.append(float(_step(model, recipe, batch)))
+    return float(np.mean(losses))
+
+
+def _ahead(sampler: CropSampler, epoch: int, n_steps: int) -> Iterator[Batch]:
+    """Yield the batches of an epoch, the next one being made while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(sampler.batch, epoch, 0)
+        for step in range(n_steps):
+            batch = pending.result()
+            if step + 1 < n_steps:
+                pending = pool.submit(sampler.batch, epoch, step + 1)
+            yield batch
+
+
+_steps: dict[int, Any] = {}
+
+
+def _step(model: keras.Model, recipe: Recipe, batch: Batch) -> Any:
+    if id(model) not in _steps:
+        _steps[id(model)] = _compile_step(model, recipe)
+    return _steps[id(model)](*(tf.constant(x) for x in batch))
+
+
+def _compile_step(model: keras.Model, recipe: Recipe) -> Any:
+    optimizer = model.optimizer
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def step(frames: Any, mask: Any, emotion: Any, allowed: Any, voice: Any) -> Any:
+        with tf.GradientTape() as tape:
+            out = model([frames, mask], training=True)
+            masked = out["emotion"] - 1e9 * (1.0 - allowed)
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(emotion * allowed, masked))
+            loss += recipe.voice_weight * tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(voice, out["voice"]))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss
+
+    return step
+
+
+def uar(model: keras.Model, batch: Batch) -> float:
+    """Return the unweighted average recall of whole clips over the emotions that their corpora have."""
+    logits = np.concatenate(
+        [model([batch.frames[i : i + 256], batch.mask[i : i + 256]])["emotion"].numpy() for i in range(0, len(batch.mask), 256)]
+    )
+    predicted = np.argmax(logits - 1e9 * (1 - batch.allowed), axis=1)
+    actual = np.argmax(batch.emotion, axis=1)
+    return float(np.mean([np.mean(predicted[actual == k] == k) for k in np.unique(actual)]))
+
+
+def _save(model: keras.Model, run: Path, entry: dict[str, Any]) -> None:
+    """Write the checkpoint whole or not at all, then the line of the log that says so."""
+    partial = run / "partial.keras"
+    model.save(partial)
+    os.replace(partial, run / "checkpoint.keras")
+    with (run / "log.jsonl").open("a") as log:
+        log.write(json.dumps(entry) + "\n")
+
+
+def _restore(run: Path, recipe: Recipe, n_mfcc: int) -> tuple[keras.Model, int]:
+    """Return the network and the next epoch: of the checkpoint where there is one, else from the start."""
+    if (run / "checkpoint.keras").is_file():
+        done = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["epoch"]
+        return keras.saving.load_model(run / "checkpoint.keras"), done
+    model = build(recipe, n_mfcc)
+    model.compile(keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay))
+    model.optimizer.build(model.trainable_variables)
+    return model, 0

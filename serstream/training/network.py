@@ -1,0 +1,65 @@
+"""The network: a trunk of valid temporal convolutions, pooling over speech, and a head.
+
+Training runs the three as one Keras model. The runtime runs trunk and head as int8 and pools in integers between.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from serstream.training.recipe import NetworkShape, Recipe
+
+MODEL_EMOTIONS = 8
+
+
+@keras.saving.register_keras_serializable(package="serstream")
+class SpeechPooling(layers.Layer):  # type: ignore[misc]
+    """Mean and standard deviation over the outputs that are speech: (n, t, c) and (n, t) to (n, 2 c)."""
+
+    def call(self, x: Any, mask: Any) -> Any:
+        """Pool; at least one output must be speech."""
+        weight = keras.ops.expand_dims(mask, -1)
+        count = keras.ops.sum(weight, axis=1)
+        mean = keras.ops.sum(weight * x, axis=1) / count
+        square = keras.ops.sum(weight * keras.ops.square(x), axis=1) / count
+        spread = keras.ops.sqrt(keras.ops.relu(square - keras.ops.square(mean)) + 1e-5)
+        return keras.ops.concatenate([mean, spread], axis=-1)
+
+
+def _norm_relu(x: Any) -> Any:
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
+
+def build_trunk(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> keras.Model:
+    """Return the trunk: (n, n_frames, n_mfcc) normalised cepstra to (n, outputs, channels), one output every 4 frames."""
+    frames = keras.Input((n_frames, n_mfcc), name="frames")
+    x = _norm_relu(layers.Conv1D(shape.channels, shape.first_kernel, strides=2, use_bias=False)(frames))
+    x = _norm_relu(layers.SeparableConv1D(shape.channels, shape.kernel, strides=2, use_bias=False)(x))
+    for _ in range(shape.n_blocks):
+        y = layers.SeparableConv1D(shape.channels, shape.kernel, use_bias=False)(x)
+        y = layers.BatchNormalization(momentum=0.9)(y)
+        x = layers.ReLU()(layers.Add()([y, layers.Cropping1D((shape.kernel - 1, 0))(x)]))
+    return keras.Model(frames, x, name="trunk")
+
+
+def build_head(shape: NetworkShape) -> keras.Model:
+    """Return the head: (n, 2 channels) pooled statistics to emotion logits (n, 8) and voice logits (n, 2)."""
+    pooled = keras.Input((2 * shape.channels,), name="pooled")
+    x = layers.BatchNormalization(momentum=0.9)(pooled)
+    x = layers.Dropout(shape.dropout)(x)
+    x = layers.Dense(shape.hidden, activation="relu")(x)
+    x = layers.Dropout(shape.dropout)(x)
+    outputs = {"emotion": layers.Dense(MODEL_EMOTIONS)(x), "voice": layers.Dense(2)(x)}
+    return keras.Model(pooled, outputs, name="head")
+
+
+def build(recipe: Recipe, n_mfcc: int) -> keras.Model:
+    """Return the whole network for training; inputs ``frames`` and ``mask``, outputs ``emotion`` and ``voice``."""
+    frames = keras.Input((recipe.window_frames, n_mfcc), name="frames")
+    mask = keras.Input((recipe.segment_frames // recipe.shape.stride,), name="mask")
+    trunk = build_trunk(recipe.shape, recipe.window_frames, n_mfcc)
+    pooled = SpeechPooling()(trunk(frames), mask)
+    return keras.Model([frames, mask], build_head(recipe.shape)(pooled))

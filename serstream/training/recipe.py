@@ -1,0 +1,75 @@
+"""Everything that a training run depends on besides the prepared features: saved beside every result."""
+
+from __future__ import annotations
+
+import msgspec
+
+from serstream.training.corpora import RAVDESS_FOLDS
+
+
+class NetworkShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes of the network; the receptive field follows from them."""
+
+    channels: int = 176
+    first_kernel: int = 5
+    kernel: int = 9
+    n_blocks: int = 5
+    hidden: int = 64
+    dropout: float = 0.2
+    stride: int = 4
+
+    @property
+    def receptive_field_frames(self) -> int:
+        """Frames that one output of the trunk sees."""
+        return self.first_kernel + 2 * (self.kernel - 1) + self.n_blocks * self.stride * (self.kernel - 1)
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a model is trained.
+
+    ``fold`` (1 to 5) is left out for test, with a few speakers of the next fold for validation; 0 trains on everyone.
+    ``corpus_shares`` is the share of each corpus in an epoch of ``crops_per_epoch`` crops.
+    """
+
+    fold: int = 0
+    seed: int = 0
+    epochs: int = 60
+    crops_per_epoch: int = 4096
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.1
+    mixup: float = 0.2
+    voice_weight: float = 0.2
+    segment_frames: int = 160
+    step_frames: int = 16
+    min_segment_frames: int = 32
+    corpus_shares: dict[str, float] = msgspec.field(
+        default_factory=lambda: {"ravdess_speech": 0.45, "ravdess_song": 0.15, "crema_d": 0.4}
+    )
+    shape: NetworkShape = NetworkShape()
+
+    @property
+    def window_frames(self) -> int:
+        """Frames that the trunk needs for a whole segment."""
+        return self.shape.receptive_field_frames + self.segment_frames - self.shape.stride
+
+
+def split(speakers: dict[str, int], fold: int) -> dict[str, str]:
+    """Assign each speaker to ``train``, ``validation`` or ``test``.
+
+    Parameters
+    ----------
+    speakers : dict of str to int
+        Fold of each speaker, from :func:`serstream.training.corpora.folds`.
+    fold : int
+        The fold to test on; 0 assigns everyone to ``train``.
+    """
+    if fold == 0:
+        return dict.fromkeys(speakers, "train")
+    following = fold % 5 + 1
+    validation = {f"ravdess-A{a:02d}" for a in RAVDESS_FOLDS[following - 1][:3]}
+    validation |= set(sorted(s for s, f in speakers.items() if f == following and s.startswith("crema"))[:5])
+    return {
+        s: "test" if f == fold else "validation" if s in validation else "train" for s, f in speakers.items()
+    }

@@ -1,0 +1,36 @@
+"""What tests of several modules share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from virtual_mic import PACKAGES, VirtualMic
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def virtual_mic(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualMic]:
+    """A sound server of this test's own; the environment of the test, and of its children, leads to it."""
+    if missing := VirtualMic.missing():
+        reason = f"no {', '.join(missing)}; install them: sudo apt install {PACKAGES}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    microphone = VirtualMic()
+    for name, value in microphone.env.items():
+        monkeypatch.setenv(name, value)
+    yield microphone
+    microphone.stop()
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of recordings, ``$SERSTREAM_DATA`` or ``../shared/data``."""
+    folder = Path(os.environ.get("SERSTREAM_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "manifest.csv").is_file():
+        pytest.skip(f"no recordings in {folder}; set SERSTREAM_DATA to a folder with their manifest.csv")
+    return folder

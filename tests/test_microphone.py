@@ -1,0 +1,482 @@
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serstream.capture import RELAXATION, CaptureClock, Device, DeviceRing, Transfer, choose
+from serstream.config import MicrophoneSource
+from serstream.errors import SourceError
+from serstream.microphone import CaptureProcess, Microphone, devices
+from serstream.ring import Block, Hole, SampleRing, Slot
+
+RATE = 16_000
+ROOT = Path(__file__).parent.parent
+GOOD, OVERFLOW = SimpleNamespace(input_overflow=False), SimpleNamespace(input_overflow=True)
+
+
+class Listener:
+    """Reads a microphone, keeps what came, and checks that no index is left out or given twice."""
+
+    def __init__(self, microphone):
+        self.microphone = microphone
+        self.items = []
+        self.first = 0
+
+    def read(self, timeout_s=0.5):
+        item = self.microphone.read(timeout_s)
+        if isinstance(item, Hole) and item.phase == "end" and item.cause != "non_finite":
+            self.first += item.lost_samples
+        if item is not None:
+            assert item.first_sample == self.first
+            self.items.append(item)
+        if isinstance(item, Block):
+            self.first += item.samples.size
+        return item
+
+    def until(self, wanted, limit_s=12.0):
+        """Read until an item is wanted; fail after the limit."""
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            item = self.read()
+            if item is not None and wanted(item):
+                return item
+        pytest.fail(f"not within {limit_s} s; {self.microphone.status}, {self.microphone.counters}")
+
+    def block(self):
+        return self.until(lambda item: isinstance(item, Block))
+
+    def hole(self, phase, cause):
+        return self.until(lambda item: item[:2] == (phase, cause))
+
+
+@contextmanager
+def listening(config=None, **options):
+    microphone = Microphone(config or MicrophoneSource(), **options)
+    microphone.open()
+    try:
+        yield Listener(microphone)
+    finally:
+        microphone.close()
+    counters = microphone.counters
+    assert counters["captured"] == counters["consumed"] + counters["ring_overruns"] + counters["unread"]
+
+
+def await_end(pid, limit_s):
+    """Return whether a process of any parent ends within the limit."""
+    fd = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    ended = bool(poll.poll(limit_s * 1000))
+    os.close(fd)
+    return ended
+
+
+# --- real capture ---
+
+
+@pytest.mark.parametrize(
+    ("config", "device_rate"),
+    [
+        (MicrophoneSource(), 44_100),
+        (MicrophoneSource(device="^PULSE$", sample_rate=48_000, channels=1, block_s=0.02), 48_000),
+        (MicrophoneSource(device="pulse", sample_rate=16_000), 16_000),
+    ],
+)
+def test_what_is_played_arrives_at_its_pitch_and_level(virtual_mic, tmp_path, config, device_rate):
+    tone = 0.1 * np.sqrt(2) * np.sin(2 * np.pi * 1000 * np.arange(48_000) / 48_000)
+    soundfile.write(tmp_path / "tone.wav", tone, 48_000)
+    rates = []
+
+    def spawn(config):
+        capture = CaptureProcess(config)
+        rates.append(capture.ring.header)
+        return capture
+
+    with listening(config, spawn=spawn) as listener:
+        listener.block()
+        assert listener.microphone.status == "running"
+        assert rates[0][Slot.DEVICE_RATE] == device_rate
+        player = virtual_mic.play(tmp_path / "tone.wav")
+        loud = []
+        while len(loud) < 18_000 and len(listener.items) < 500:
+            block = listener.block()
+            assert 0 < time.monotonic() - block.captured_s < 1.0
+            if loud or np.abs(block.samples).max() > 0.05:
+                loud.extend(block.samples)
+        rates.clear()
+    assert player.wait(10) == 0
+    middle = np.array(loud[4000:12_000])
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(middle.size)))
+    assert np.argmax(spectrum) * RATE / middle.size == pytest.approx(1000, abs=2)
+    assert 20 * np.log10(np.sqrt(np.mean(middle**2))) == pytest.approx(-20, abs=0.2)
+
+
+def test_unplugging_and_plugging_in_again_is_a_hole_in_the_same_session(virtual_mic):
+    with listening() as listener:
+        last = listener.block()
+        virtual_mic.unplug()
+        start = listener.hole("start", "device_lost")
+        assert listener.microphone.status == "lost"
+        virtual_mic.plug()
+        end = listener.hole("end", "device_lost")
+        block = listener.block()
+        assert listener.microphone.status == "running"
+        assert start.lost_samples == 0
+        assert end.estimated
+        assert end.first_sample == start.first_sample + end.lost_samples
+        heard_s = (block.first_sample + block.samples.size - last.first_sample - last.samples.size) / RATE
+        assert heard_s == pytest.approx(block.captured_s - last.captured_s, abs=0.2)
+
+
+def test_a_sound_server_that_hangs_is_noticed_and_survived(virtual_mic):
+    with listening(MicrophoneSource(stall_s=1.0)) as listener:
+        listener.block()
+        virtual_mic.freeze()
+        begin = time.monotonic()
+        start = listener.hole("start", "stalled")
+        assert time.monotonic() - begin < 2.0
+        assert listener.microphone.status == "stalled"
+        virtual_mic.thaw()
+        end = listener.hole("end", "stalled")
+        assert end.lost_samples >= RATE
+        assert end.first_sample == start.first_sample + end.lost_samples
+        listener.block()
+        assert listener.microphone.status == "running"
+
+
+def test_closing_takes_no_time_even_when_the_sound_server_hangs(virtual_mic):
+    with listening() as listener:
+        listener.block()
+        virtual_mic.freeze()
+        begin = time.monotonic()
+        listener.microphone.close()
+        assert time.monotonic() - begin < 1.0
+        assert listener.microphone.ended
+        assert listener.microphone.read(1.0) is None
+
+
+def test_a_hanging_capture_process_ends_on_sigterm(virtual_mic):
+    with listening() as listener:
+        listener.block()
+        virtual_mic.freeze()
+        pid = listener.microphone.capture_pid
+        os.kill(pid, signal.SIGTERM)
+        assert await_end(pid, 1.0)
+        listener.hole("start", "device_lost")
+
+
+def test_muting_closes_the_device_and_unmuting_opens_it_again(virtual_mic):
+    with listening() as listener:
+        listener.block()
+        pid = listener.microphone.capture_pid
+        listener.microphone.mute()
+        assert await_end(pid, 1.0)
+        start = listener.hole("start", "muted")
+        assert listener.microphone.status == "muted"
+        assert listener.microphone.capture_pid is None
+        assert listener.read(0.1) is None
+        listener.microphone.unmute()
+        end = listener.hole("end", "muted")
+        assert end.first_sample == start.first_sample + end.lost_samples
+        assert end.lost_samples > 0
+        listener.block()
+        assert listener.microphone.status == "running"
+
+
+def test_a_reader_that_stalls_loses_what_is_counted_and_nothing_else(virtual_mic):
+    with listening(spawn=partial(CaptureProcess, ring_s=0.6)) as listener:
+        listener.block()
+        before = listener.microphone.counters["captured"]
+        deadline = time.monotonic() + 10
+        while listener.microphone.counters["captured"] < before + 1.2 * RATE:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)  # between two looks at the counter
+        start = listener.hole("start", "ring_overrun")
+        end = listener.hole("end", "ring_overrun")
+        assert end.lost_samples == start.lost_samples == listener.microphone.counters["ring_overruns"] > 0
+        assert not end.estimated
+        listener.block()
+
+
+def test_the_capture_process_dies_with_its_parent(virtual_mic):
+    program = (
+        "import sys\n"
+        "from serstream.sources import Microphone\n"
+        "from serstream.config import MicrophoneSource\n"
+        "m = Microphone(MicrophoneSource()); m.open()\n"
+        "while m.read(1.0) is None: pass\n"
+        "print(m.capture_pid, flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, **pipes) as parent:
+        fd = os.pidfd_open(int(parent.stdout.readline()))
+        virtual_mic.freeze()  # so that no callback tells the process that nobody reads any more
+        parent.kill()
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        assert poll.poll(3000)
+        os.close(fd)
+
+
+# --- what is not there ---
+
+
+def test_an_unknown_device_is_a_sentence_that_lists_what_there_is(virtual_mic):
+    assert {device.name for device in devices()} == {"pulse", "default"}
+    with pytest.raises(SourceError, match=r"no microphone matches 'nonesuch'; there are 'pulse', 'default'"):
+        Microphone(MicrophoneSource(device="nonesuch")).check()
+    assert Microphone(MicrophoneSource(device="PuLs")).check().name == "pulse"
+    assert Microphone(MicrophoneSource()).check().name == "default"
+
+
+def test_a_device_that_is_not_there_at_the_start_is_waited_for(virtual_mic):
+    virtual_mic.unplug()
+    with listening() as listener:
+        assert listener.microphone.status == "starting"
+        assert listener.hole("start", "device_lost").first_sample == 0
+        assert listener.microphone.status == "lost"
+        virtual_mic.plug()
+        assert listener.hole("end", "device_lost").lost_samples > 0
+        listener.block()
+
+
+def test_more_channels_than_the_device_has_is_logged_in_a_sentence(virtual_mic, caplog):
+    with listening(MicrophoneSource(channels=64)) as listener:
+        listener.hole("start", "device_lost")
+    assert "has 32 channels, but channels is 64" in caplog.text
+
+
+def test_without_portaudio_the_sentence_says_how_to_install_it(tmp_path, monkeypatch):
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("ALSA_CONFIG_PATH", raising=False)
+    with pytest.raises(SourceError, match="sudo apt install libportaudio2"):
+        Microphone(MicrophoneSource()).check()
+
+
+def test_a_missing_alsa_configuration_is_a_sentence_instead_of_an_abort(monkeypatch):
+    monkeypatch.setenv("ALSA_CONFIG_PATH", "/nonexistent/asound.conf")
+    with pytest.raises(SourceError, match=r"ALSA_CONFIG_PATH names /nonexistent/asound\.conf"):
+        devices()
+
+
+def test_a_sound_server_that_never_answers_is_a_sentence(virtual_mic):
+    virtual_mic.freeze()
+    begin = time.monotonic()
+    with pytest.raises(SourceError, match="has not answered within 5 s"):
+        devices()
+    assert time.monotonic() - begin < 7.0
+
+
+def test_the_capture_process_loads_neither_numba_nor_the_model():
+    program = "import sys, json, serstream.capture; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"numba", "ai_edge_litert", "yaml", "soundfile", "sounddevice"}
+
+
+def test_the_first_match_or_the_default_device_is_chosen():
+    usb, card = (
+        Device(0, "USB Audio: - (hw:1,0)", "ALSA", 1, 48_000, False),
+        Device(3, "HDA", "ALSA", 2, 44_100, True),
+    )
+    assert choose([usb, card], "") is card
+    assert choose([usb, card], "audio") is usb
+    assert usb.stable_name == "USB Audio: -"
+    with pytest.raises(SourceError, match="the system has no default microphone; there are 'USB Audio: -'"):
+        choose([usb], "")
+    with pytest.raises(SourceError, match="no microphone was found"):
+        choose([], "usb")
+
+
+# --- from the callback to the ring ---
+
+
+@pytest.fixture
+def make_transfer():
+    opened = []
+
+    def make(device_rate=RATE, channels=1, device_samples=4 * RATE, latency_s=0.0):
+        ring, device = SampleRing.create(10 * RATE, RATE), DeviceRing(device_samples, channels)
+        opened.append((ring, device))
+        return device, Transfer(device, ring, device_rate, latency_s), ring
+
+    yield make
+    for ring, device in opened:
+        ring.close()
+        os.close(device.wake_fd)
+
+
+def test_the_callback_copies_around_the_end_of_its_ring(make_transfer):
+    device, transfer, ring = make_transfer(channels=2, device_samples=100)
+    y = np.random.default_rng(0).uniform(-1, 1, (1000, 2)).astype(np.float32)
+    for block in np.split(y, range(70, 1000, 70)):
+        device(block, len(block), None, GOOD)
+        transfer.run()
+    _, samples = ring.read(2000)
+    np.testing.assert_array_equal(samples, y.mean(axis=1))
+    assert ring.header[Slot.CALLBACKS] == 15
+
+
+def test_an_overflow_that_the_device_reports_is_placed_where_it_happened(make_transfer):
+    device, transfer, ring = make_transfer()
+    block = np.zeros((1600, 1), np.float32)
+    device(block, 1600, None, GOOD)
+    transfer.run()
+    device(block, 1600, None, GOOD)
+    device(block, 1600, None, OVERFLOW)
+    transfer.run()
+    assert ring.header[Slot.OVERFLOW_AT] == 3200
+    assert ring.header[Slot.OVERFLOW_EVENTS] == 1
+    assert ring.header[Slot.OVERFLOW_SAMPLES] >= 1
+    assert ring.header[Slot.WRITE] == 4800
+
+
+def test_what_the_callback_overwrote_is_counted_as_an_overflow(make_transfer):
+    device, transfer, ring = make_transfer(device_rate=8000, device_samples=1000)
+    for _ in range(3):
+        device(np.zeros((600, 1), np.float32), 600, None, GOOD)
+    transfer.run()
+    assert ring.header[Slot.OVERFLOW_SAMPLES] == 3600
+    assert ring.header[Slot.OVERFLOW_EVENTS] == 1
+
+
+def test_samples_that_are_not_finite_become_zero_and_are_counted(make_transfer):
+    device, transfer, ring = make_transfer(channels=2)
+    y = np.ones((100, 2), np.float32)
+    y[10, 0], y[20, 1], y[30] = np.nan, np.inf, -np.inf
+    device(y, 100, None, GOOD)
+    transfer.run()
+    _, samples = ring.read(1000)
+    assert np.flatnonzero(samples == 0).tolist() == [10, 20, 30]
+    assert ring.header[Slot.NON_FINITE] == 3
+
+
+@given(delays_ms=st.lists(st.integers(0, 400), min_size=2, max_size=50))
+def test_the_capture_time_of_a_sample_follows_the_least_late_callback(delays_ms):
+    clock, period = CaptureClock(RATE), 50_000_000
+    for k, delay in enumerate(delays_ms, start=1):
+        origin = clock.update(k * period + delay * 1_000_000, k * 800)
+    rise = RELAXATION * (len(delays_ms) * period + 400_000_000)
+    assert min(delays_ms) * 1_000_000 <= origin + 1 <= min(delays_ms) * 1_000_000 + rise + 1
+
+
+def test_the_drift_of_a_slow_device_does_not_freeze_its_time():
+    clock, drift = CaptureClock(RATE), 1 + 100e-6
+    for k in range(1, 20_001):
+        origin = clock.update(int(k * 50_000_000 * drift), k * 800)
+    assert origin == pytest.approx(20_000 * 50_000_000 * 100e-6, rel=0.01)
+
+
+# --- the daemon's side, with a capture process that does as it is told ---
+
+
+class ScriptedCapture:
+    """Stands in for a capture process: a ring in which a test writes as that process would."""
+
+    pid = 0
+    ended = False
+
+    def __init__(self, config):
+        self.ring = SampleRing.create(1000, RATE, keep=100)
+        self.ring.header[Slot.ORIGIN_NS] = time.monotonic_ns()
+
+    def write(self, n_samples):
+        self.ring.write(np.ones(n_samples, np.float32))
+
+    def overflow(self, n_samples):
+        header = self.ring.header
+        header[Slot.OVERFLOW_AT] = header[Slot.WRITE]
+        header[Slot.OVERFLOW_SAMPLES] += n_samples
+        header[Slot.OVERFLOW_EVENTS] += 1
+
+    def non_finite(self, n_samples):
+        self.write(n_samples)
+        self.ring.header[Slot.NON_FINITE] += n_samples
+
+    def silent_s(self):
+        return 0.0
+
+    def wait(self, timeout_s):
+        pass
+
+    def kill(self):
+        self.ended = True
+
+    def reap(self):
+        pass
+
+    def close(self):
+        self.ring.close()
+
+
+ACTIONS = st.tuples(st.sampled_from(["write", "overflow", "non_finite", "read"]), st.integers(1, 700))
+
+
+@settings(max_examples=60)
+@given(actions=st.lists(ACTIONS, max_size=40))
+def test_whatever_happens_every_sample_is_consumed_or_counted_and_every_hole_ends(actions):
+    spawned = deque()
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    with listening(spawn=spawn) as listener:
+        for name, n_samples in [*actions, *[("read", 0)] * 10]:
+            if name == "read":
+                listener.read(0.0)
+            else:
+                getattr(spawned[0], name)(n_samples)
+        while listener.read(0.0) is not None:
+            pass
+        lost = {"ring_overrun": 0, "input_overflow": 0, "non_finite": 0}
+        holes = [item for item in listener.items if isinstance(item, Hole)]
+        for start, end in zip(holes[::2], holes[1::2], strict=True):
+            assert (start.phase, end.phase, start.cause, start.lost_samples) == (
+                "start",
+                "end",
+                *end[1::2][:2],
+            )
+            lost[end.cause] += end.lost_samples
+        counters = listener.microphone.counters
+    assert lost["ring_overrun"] == counters["ring_overruns"]
+    assert lost["input_overflow"] == counters["input_overflows"]
+    assert lost["non_finite"] <= counters["non_finite"]
+    assert (
+        sum(item.samples.size for item in listener.items if isinstance(item, Block)) == counters["consumed"]
+    )
+
+
+def test_an_overflow_is_a_hole_between_the_blocks_around_it():
+    spawned = []
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    with listening(spawn=spawn) as listener:
+        spawned[0].write(100)
+        spawned[0].overflow(50)
+        spawned[0].write(100)
+        while listener.read(0.0) is not None:
+            pass
+    before, start, end, after = listener.items
+    assert (before.first_sample, before.samples.size) == (0, 100)
+    assert start == Hole("start", "input_overflow", 100, 50, True)
+    assert end == Hole("end", "input_overflow", 150, 50, True)
+    assert (after.first_sample, after.samples.size) == (150, 100)

@@ -1,0 +1,126 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serstream.ring import SampleRing, Slot
+
+PERIOD = 65_521
+WRITER = """
+import sys
+import numpy as np
+from serstream.ring import SampleRing
+ring, total, rng, at = SampleRing(int(sys.argv[1])), int(sys.argv[2]), np.random.default_rng(1), 0
+while at < total:
+    n = min(total - at, int(rng.integers(1, 600)))
+    ring.write(((at + np.arange(n)) % 65521).astype(np.float32))
+    at += n
+"""
+
+
+def ramp(first, n_samples):
+    """Samples that tell their own index."""
+    return ((first + np.arange(n_samples)) % PERIOD).astype(np.float32)
+
+
+@pytest.fixture
+def make_ring():
+    rings = []
+
+    def make(capacity, **options):
+        rings.append(SampleRing.create(capacity, 16_000, **options))
+        return rings[-1]
+
+    yield make
+    for ring in rings:
+        ring.close()
+
+
+operations = st.lists(st.tuples(st.booleans(), st.integers(0, 150)), max_size=60)
+
+
+@given(capacity=st.integers(2, 64), keep=st.integers(0, 64), operations=operations)
+def test_every_sample_is_read_once_in_order_or_counted_as_lost(capacity, keep, operations):
+    ring = SampleRing.create(capacity, 16_000, keep=keep)
+    written = expected = consumed = 0
+    for is_write, n_samples in operations:
+        if is_write:
+            ring.write(ramp(written, n_samples))
+            written += n_samples
+            continue
+        late = ring.backlog > capacity
+        first, samples = ring.read(n_samples)
+        np.testing.assert_array_equal(samples, ramp(first, samples.size))
+        assert (first > expected) == late
+        expected, consumed = first + samples.size, consumed + samples.size
+        assert written == ring.header[Slot.WRITE] == consumed + ring.header[Slot.OVERRUNS] + ring.backlog
+    ring.close()
+
+
+def test_a_ring_filled_to_the_brim_loses_nothing(make_ring):
+    ring = make_ring(10)
+    ring.write(ramp(0, 7))
+    ring.read(7)
+    ring.write(ramp(7, 10))
+    first, samples = ring.read(100)
+    assert first == 7
+    np.testing.assert_array_equal(samples, ramp(7, 10))
+    assert ring.header[Slot.OVERRUNS] == 0
+
+
+def test_after_an_overrun_the_reader_goes_on_with_the_newest_samples(make_ring):
+    ring = make_ring(100, keep=20)
+    ring.write(ramp(0, 101))
+    first, samples = ring.read(1000)
+    assert (first, samples.size, ring.header[Slot.OVERRUNS]) == (81, 20, 81)
+
+
+def test_what_a_writer_was_about_to_overwrite_is_not_handed_out(make_ring):
+    ring = make_ring(100, keep=50)
+    ring.write(ramp(0, 100))
+    ring.header[Slot.CLAIM] += 50  # the writer was killed between its claim and the end of its copy
+    first, samples = ring.read(1000)
+    assert first >= 50
+    np.testing.assert_array_equal(samples, ramp(first, samples.size))
+    assert ring.header[Slot.WRITE] == first + samples.size
+
+
+def test_two_processes_exchange_samples_and_every_loss_is_counted(make_ring):
+    total = 1_000_000
+    ring = make_ring(8192, keep=1024)
+    root = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-c", WRITER, str(ring.fd), str(total)]
+    writer = subprocess.Popen(command, pass_fds=[ring.fd], cwd=root)
+    expected = consumed = jumped = 0
+    rng = np.random.default_rng(2)
+    while expected < total:
+        assert writer.poll() in (None, 0)
+        first, samples = ring.read(int(rng.integers(1, 3000)))
+        np.testing.assert_array_equal(samples, ramp(first, samples.size))
+        jumped += first - expected
+        consumed, expected = consumed + samples.size, first + samples.size
+    assert writer.wait(10) == 0
+    assert jumped == ring.header[Slot.OVERRUNS]
+    assert consumed + jumped == total == ring.header[Slot.WRITE]
+
+
+def test_a_closed_ring_leaves_no_descriptor_behind():
+    ring = SampleRing.create(100, 16_000)
+    fd = ring.fd
+    ring.close()
+    ring.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_the_ring_works_where_memfd_is_missing(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    ring = SampleRing.create(100, 16_000)
+    ring.write(ramp(0, 30))
+    assert ring.read(100)[1].size == 30
+    ring.close()
