@@ -32,5 +32,8 @@ def corpus() -> Path:
     """The folder of recordings, ``$SERSTREAM_DATA`` or ``../shared/data``."""
     folder = Path(os.environ.get("SERSTREAM_DATA") or ROOT.parent / "shared" / "data")
     if not (folder / "manifest.csv").is_file():
-        pytest.skip(f"no recordings in {folder}; set SERSTREAM_DATA to a folder with their manifest.csv")
+        reason = f"no recordings in {folder}; set SERSTREAM_DATA to a folder with their manifest.csv"
+        if os.environ.get("SERSTREAM_REQUIRE_CORPUS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
     return folder
