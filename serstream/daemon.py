@@ -38,11 +38,11 @@ _log = logging.getLogger(__name__)
 
 def find_model(name: str) -> Model:
     """Load a shipped model by name, or a model folder by path; raises :class:`ModelError`."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        try:
-            folder = packaged(f"models/{name}")
-        except (FileNotFoundError, OSError) as error:
+    try:
+        folder = packaged(f"models/{name}")
+    except FileNotFoundError as error:
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
             raise ModelError(
                 f"model {name!r} is neither a shipped model nor a folder; use serstream, or name a folder with "
                 "manifest.json and model.tflite"
