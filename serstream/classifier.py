@@ -21,6 +21,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from serstream.config import SAMPLE_RATE
 from serstream.errors import ModelError
 from serstream.events import LABELS
 from serstream.features import FrontEnd
@@ -66,9 +67,26 @@ class Manifest(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not all(s % self.stride == 0 for s in (self.segment_frames, self.step_frames)):
             raise ValueError(f"segment_frames and step_frames must be multiples of stride {self.stride}")
+        if self.min_segment_frames > self.segment_frames:
+            raise ValueError(
+                f"min_segment_frames is {self.min_segment_frames}; "
+                f"it must be at most segment_frames {self.segment_frames}"
+            )
+        if self.exit_threshold > self.enter_threshold:
+            raise ValueError(
+                f"exit_threshold is {self.exit_threshold}; it must be at most enter_threshold {self.enter_threshold}"
+            )
+        if self.front_end.sample_rate != SAMPLE_RATE:
+            raise ValueError(f"sample_rate is {self.front_end.sample_rate}; it must be {SAMPLE_RATE}")
+        self._check_vectors()
+
+    def _check_vectors(self) -> None:
         if len(self.mean) != self.front_end.n_mfcc or len(self.std) != self.front_end.n_mfcc:
             raise ValueError(f"mean and std must each hold n_mfcc {self.front_end.n_mfcc} numbers")
-        if tuple(self.groups) != LABELS or not set(sum(self.groups.values(), [])) <= set(self.emotions):
+        if min(self.std) <= 0.0:
+            raise ValueError(f"std holds {min(self.std)}; every number must be above 0")
+        grouped = [emotion for group in self.groups.values() for emotion in group]
+        if tuple(self.groups) != LABELS or sorted(grouped) != sorted(set(grouped) & set(self.emotions)):
             raise ValueError(f"groups must make the labels {', '.join(LABELS)} of the emotions")
 
 
@@ -116,6 +134,11 @@ def load_model(folder: Path) -> Model:
     return Model(manifest, content, folder)
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` so that a person can read it."""
+    (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
 def interpreter(content: bytes, runtime: str = "litert") -> Any:
     """Return an interpreter of LiteRT, or of its predecessor tflite-runtime, on one thread.
 
@@ -143,11 +166,14 @@ class _Signature:
         try:
             self.run = network.get_signature_runner(name)
             self._in, self._out = self.run.get_input_details(), self.run.get_output_details()
-            found = {k: tuple(d["shape"]) for k, d in (self._in | self._out).items() if d["dtype"] is np.int8}
+            found = {k: tuple(map(int, d["shape"])) for k, d in (self._in | self._out).items() if d["dtype"] is np.int8}
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the model has no usable signature {name}: {error}; export the model again") from error
         if found != inputs | outputs:
-            raise ModelError(f"signature {name} of the model has int8 tensors {found}, its manifest needs {inputs | outputs}")
+            raise ModelError(
+                f"signature {name} of the model has int8 tensors {found}, its manifest needs {inputs | outputs}; "
+                "export the model again"
+            )
 
     def scale(self, tensor: str) -> tuple[float, int]:
         """Return scale and zero point of a tensor."""

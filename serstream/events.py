@@ -246,7 +246,7 @@ def decode_json(body: bytes) -> AnyEvent:
     """Read the JSON object alone; raises :class:`EventError` like :func:`decode`."""
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(f"{body[:60]!r} is not an event of {SCHEMA}: {error}") from error
 
 

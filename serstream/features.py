@@ -44,6 +44,11 @@ class FrontEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"bands from {self.fmin_hz} to {self.fmax_hz} Hz; they must rise and end by {self.sample_rate / 2} Hz"
             )
+        if self.fmax_hz - self.fmin_hz <= self.sample_rate / self.n_fft:
+            raise ValueError(
+                f"bands from {self.fmin_hz} to {self.fmax_hz} Hz may hold no bin of the FFT; "
+                f"they must span more than sample_rate / n_fft, {self.sample_rate / self.n_fft} Hz"
+            )
         if self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc is {self.n_mfcc}; it must be at most n_mels {self.n_mels}")
         if self.hop_length > self.win_length:
@@ -153,7 +158,8 @@ def mfcc(samples: NDArray[np.float32], front_end: FrontEnd, *, warp: float = 1.0
         raise ValueError(f"samples are {samples.dtype} of shape {samples.shape}; expected float32 of shape (n_samples,)")
     out = np.empty((front_end.n_frames(samples.size), front_end.n_mfcc), np.float32)
     if out.size:
-        mfcc_frames(np.ascontiguousarray(samples), *tables(front_end, warp), out)
+        # the kernel is compiled for arrays that it might write to; a read-only one is copied
+        mfcc_frames(np.require(samples, requirements="CW"), *tables(front_end, warp), out)
     return out
 
 

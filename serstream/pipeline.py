@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from serstream.classifier import Classifier, Model, Scores
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
 from serstream.decision import Decision, EmotionChange, PosteriorMean, UtteranceChange, Utterances
+from serstream.errors import ModelError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech
 from serstream.features import StreamingMfcc
 from serstream.speech import FRAME_LENGTH, SpeechDetector
@@ -34,6 +35,11 @@ class Pipeline:
     decision : DecisionConfig
         Its thresholds replace those of the model where they are given.
     runtime : {'litert', 'tflite'}
+
+    Raises
+    ------
+    ModelError
+        If the model, or the runtime, cannot be used.
     """
 
     def __init__(
@@ -51,7 +57,10 @@ class Pipeline:
         self._speech = speech or SpeechConfig()
         self._hop = self.manifest.front_end.hop_length
         if self._hop != FRAME_LENGTH:
-            raise ValueError(f"hop_length is {self._hop}; speech detection needs {FRAME_LENGTH}")
+            raise ModelError(
+                f"model {self.manifest.name} has hop_length {self._hop}, but speech detection needs {FRAME_LENGTH}; "
+                "train it with that"
+            )
         self._mfcc = StreamingMfcc(self.manifest.front_end)
         self._detector = SpeechDetector()
         self._classifier = Classifier(model, runtime)
@@ -79,7 +88,6 @@ class Pipeline:
         self._detector.reset()
         self._classifier.reset()
         self._pending: list[Samples] = []
-        self._n_pending = 0
         self._flags = np.empty(0, np.float32)
         self._frames_at = sample
         self.next_sample = sample
@@ -105,7 +113,7 @@ class Pipeline:
         events = self.interrupt(first_sample) if first_sample > self.next_sample else []
         while samples.size:
             part, samples = np.split(samples, [self._boundary - self.next_sample])
-            self._pending.append(part)
+            self._pending.append(part.copy())
             self.next_sample += part.size
             if self.next_sample == self._boundary:
                 events += self._step()

@@ -162,7 +162,8 @@ def _meet(daemon, subscriber):
 
 def test_importing_serstream_loads_zeromq_and_msgspec_alone():
     heavy = ["numpy", "numba", "sounddevice", "yaml", "soundfile"]
-    code = f"import sys, serstream; print([m for m in {heavy} if m in sys.modules], 'zmq' in sys.modules)"
+    loaded = f"[m for m in {heavy} if m in sys.modules], 'zmq' in sys.modules"
+    code = f"import sys, serstream; serstream.Subscriber; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] True"
 

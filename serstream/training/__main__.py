@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     v.add_argument("--data", type=Path, required=True)
     v.add_argument("--fold", type=int, choices=range(1, 6), help="score the speakers of this fold alone")
     v.add_argument("--corpus", default="ravdess_speech", help="corpus to score (%(default)s)")
+    v.add_argument("--record", type=Path, metavar="MODEL", help="keep the figures in the manifest of this model folder")
     v.add_argument("--json", action="store_true", help="print one JSON object")
     for command in (p, t, e):
         command.add_argument("--cache", type=Path, default=Path("runs/features"), help="prepared features (%(default)s)")
@@ -49,7 +50,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     fields = {"fold": args.fold, "seed": args.seed}
     try:
         if args.recipe is not None:
-            fields |= msgspec.json.decode(args.recipe.read_bytes())
+            fields |= msgspec.json.decode(args.recipe.read_bytes(), type=dict)
         return msgspec.convert(fields, Recipe)
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"recipe {args.recipe} cannot be used: {error}; see serstream/training/recipe.py") from error
@@ -76,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
     else:
         from serstream.training.evaluate import evaluate
 
-        evaluate(args.folder, args.data, corpus=args.corpus, fold=args.fold, as_json=args.json)
+        evaluate(args.folder, args.data, corpus=args.corpus, fold=args.fold, as_json=args.json, into=args.record)
 
 
 def main() -> int:

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.classifier import Manifest, load_model, softmax
+from serstream.classifier import Manifest, load_model, softmax, write_manifest
 from serstream.errors import ConfigError
 from serstream.events import LABELS
 from serstream.training.corpora import folds, read_corpora
-from serstream.training.export import GROUPS, export, load_run, write_manifest
+from serstream.training.export import GROUPS, export, load_run
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import split
 from serstream.training.score import Scored, five_classes, hear

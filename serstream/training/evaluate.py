@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from serstream.classifier import load_model, write_manifest
 from serstream.errors import SourceError
 from serstream.events import LABELS
 from serstream.training.corpora import folds, read_corpora
@@ -29,9 +32,22 @@ def score(folder: Path, data: Path, *, corpus: str, fold: int | None, runtime: s
     return protocol | summary(hear(folder, clips, runtime=runtime))
 
 
-def evaluate(folder: Path, data: Path, *, corpus: str, fold: int | None, as_json: bool) -> None:
-    """Print the figures."""
+def record(figures: dict[str, Any], scored: Path, into: Path) -> None:
+    """Keep the figures of ``scored`` in the manifest of ``into``: itself, or the model whose recipe it shares."""
+    manifest = load_model(into).manifest
+    fold = f", fold {figures['fold']}" if figures["fold"] else ""
+    kept = {key: value for key, value in figures.items() if key != "speakers"} | {"scored": scored.name}
+    scores = manifest.scores | {figures["corpus"] + fold: kept}
+    write_manifest(into, msgspec.structs.replace(manifest, scores=scores))
+
+
+def evaluate(
+    folder: Path, data: Path, *, corpus: str, fold: int | None, as_json: bool, into: Path | None = None
+) -> None:
+    """Print the figures, and keep them in the manifest of ``into`` where it is given."""
     figures = score(folder, data, corpus=corpus, fold=fold)
+    if into is not None:
+        record(figures, folder, into)
     if as_json:
         print(json.dumps(figures))
         return

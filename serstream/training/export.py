@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import tensorflow as tf
 
-from serstream.classifier import Manifest
+from serstream.classifier import Manifest, write_manifest
+from serstream.errors import ConfigError
 from serstream.events import LABELS
 from serstream.training.corpora import EMOTIONS
 from serstream.training.crops import CropSampler, normalisation
@@ -27,7 +28,15 @@ N_CALIBRATION_BATCHES = 6
 
 
 def load_run(run: Path) -> tuple[keras.Model, Recipe]:
-    """Return the trained network and the recipe of a finished run."""
+    """Return the trained network and the recipe of a run.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such run.
+    """
+    if not (run / "checkpoint.keras").is_file():
+        raise ConfigError(f"{run} holds no trained network; run `python -m serstream.training train {run}` first")
     recipe = msgspec.json.decode((run / "recipe.json").read_bytes(), type=Recipe)
     return keras.saving.load_model(run / "checkpoint.keras", compile=False), recipe
 
@@ -109,8 +118,3 @@ def export(run: Path, prepared: Prepared, folder: Path, *, name: str, command: s
     (folder / "model.tflite").write_bytes(content)
     write_manifest(folder, manifest)
     return manifest
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` so that a person can read it."""
-    (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from serstream.errors import ConfigError
 from serstream.training.corpora import folds
 from serstream.training.crops import Batch, CropSampler, normalisation
 from serstream.training.network import build
@@ -40,7 +41,14 @@ def fit(prepared: Prepared, recipe: Recipe, run: Path) -> keras.Model:
     """Train, or go on with, the run in the folder ``run``; return the trained network.
 
     Writes ``recipe.json``, ``normalisation.npz``, ``log.jsonl`` and, every epoch, ``checkpoint.keras``.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds a run of another recipe, or nothing is prepared that the recipe asks for.
     """
+    recipe = _with_what_there_is(recipe, prepared)
+    _refuse_other_recipe(run, recipe)
     keras.utils.set_random_seed(recipe.seed)
     tf.config.experimental.enable_op_determinism()
     run.mkdir(parents=True, exist_ok=True)
@@ -61,6 +69,27 @@ def fit(prepared: Prepared, recipe: Recipe, run: Path) -> keras.Model:
         _save(model, run, entry)
         print(json.dumps(entry), file=sys.stderr, flush=True)
     return model
+
+
+def _with_what_there_is(recipe: Recipe, prepared: Prepared) -> Recipe:
+    """Leave corpora out that were not prepared, so that recipe and manifest say what was trained on."""
+    there = {clip.corpus for clip in prepared.clips}
+    shares = {corpus: share for corpus, share in recipe.corpus_shares.items() if corpus in there}
+    if not shares:
+        asked = ", ".join(recipe.corpus_shares)
+        raise ConfigError(f"nothing is prepared of {asked}; prepare one of them, or name others in corpus_shares")
+    if missing := sorted(set(recipe.corpus_shares) - set(shares)):
+        print(f"not prepared, so left out: {', '.join(missing)}", file=sys.stderr)
+    return msgspec.structs.replace(recipe, corpus_shares=shares)
+
+
+def _refuse_other_recipe(run: Path, recipe: Recipe) -> None:
+    """Do not go on with a network that may have heard the speakers whom this recipe leaves out."""
+    if not (run / "checkpoint.keras").is_file():
+        return
+    begun = msgspec.json.decode((run / "recipe.json").read_bytes(), type=Recipe)
+    if changed := [name for name in Recipe.__struct_fields__ if getattr(begun, name) != getattr(recipe, name)]:
+        raise ConfigError(f"{run} was begun with another recipe ({', '.join(changed)}); name another folder")
 
 
 def _run_epoch(model: keras.Model, sampler: CropSampler, recipe: Recipe, epoch: int) -> float:
@@ -133,8 +162,9 @@ def _save(model: keras.Model, run: Path, entry: dict[str, Any]) -> None:
 def _restore(run: Path, recipe: Recipe, n_mfcc: int) -> tuple[keras.Model, int]:
     """Return the network and the next epoch: of the checkpoint where there is one, else from the start."""
     if (run / "checkpoint.keras").is_file():
-        done = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["epoch"]
-        return keras.saving.load_model(run / "checkpoint.keras"), done
+        model = keras.saving.load_model(run / "checkpoint.keras")
+        # counted by the checkpoint itself: the process may have died before it wrote the line of the log
+        return model, int(model.optimizer.iterations) // (recipe.crops_per_epoch // recipe.batch_size)
     model = build(recipe, n_mfcc)
     model.compile(keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay))
     model.optimizer.build(model.trainable_variables)

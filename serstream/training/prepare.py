@@ -42,8 +42,11 @@ class Prepared:
 
 
 def read_clip(path: Path) -> NDArray[np.float32]:
-    """Return a recording as mono float32 at 16 kHz."""
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    """Return a recording as mono float32 at 16 kHz; raises :class:`SourceError` if it cannot be read."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise SourceError(f"{path} cannot be read ({error}); replace it, or leave it out of the corpus") from error
     mono = samples.mean(axis=1, dtype=np.float32)
     return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
 
@@ -76,7 +79,15 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(front_end: FrontEnd, n_variants: int, seed: int, noise_paths: list[Path]) -> None:
-    _worker.update(front_end=front_end, n_variants=n_variants, seed=seed, noises=[read_clip(p) for p in noise_paths])
+    # nothing here may fail: a pool replaces a worker that does not start, for ever
+    _worker.update(front_end=front_end, n_variants=n_variants, seed=seed, noise_paths=noise_paths)
+
+
+def _noises() -> list[NDArray[np.float32]]:
+    """Return the noise recordings, read at the first call."""
+    if "noises" not in _worker:
+        _worker["noises"] = [read_clip(path) for path in _worker["noise_paths"]]
+    return _worker["noises"]  # type: ignore[no-any-return]
 
 
 def _work(job: tuple[int, Path]) -> tuple[Features, NDArray[np.bool_]]:
@@ -84,7 +95,7 @@ def _work(job: tuple[int, Path]) -> tuple[Features, NDArray[np.bool_]]:
     samples = read_clip(path)
     speech = speech_frames(samples, _worker["front_end"].n_frames(samples.size))
     rng = np.random.default_rng((_worker["seed"], index))
-    return render(samples, speech, _worker["front_end"], _worker["n_variants"], _worker["noises"], rng), speech
+    return render(samples, speech, _worker["front_end"], _worker["n_variants"], _noises(), rng), speech
 
 
 def prepare(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.analysis import analyze
-from serstream.classifier import load_model
+from serstream.classifier import Model, load_model
 from serstream.config import Config
 from serstream.events import LABELS
 from serstream.training.corpora import SEXES, Clip
@@ -38,8 +38,9 @@ class Scored(NamedTuple):
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(folder: Path, runtime: str) -> None:
-    _worker.update(model=load_model(folder), config=Config(runtime=runtime))  # type: ignore[arg-type]
+def _start_worker(model: Model, runtime: str) -> None:
+    # nothing here may fail: a pool replaces a worker that does not start, for ever
+    _worker.update(model=model, config=Config(runtime=runtime))  # type: ignore[arg-type]
 
 
 def _hear(path: Path) -> tuple[list[float], list[float], list[float], bool]:
@@ -62,7 +63,7 @@ def five_classes(clips: Sequence[Clip]) -> list[Clip]:
 
 def hear(folder: Path, clips: Sequence[Clip], *, jobs: int = 2, runtime: str = "litert") -> Scored:
     """Run clips of the five classes through the model of a folder."""
-    with multiprocessing.get_context("spawn").Pool(jobs, _start_worker, (folder, runtime)) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, _start_worker, (load_model(folder), runtime)) as pool:
         rows = pool.map(_hear, [c.path for c in clips], chunksize=16)
     emotion, posterior, voice, uncertain = (np.array(column) for column in zip(*rows, strict=True))
     label = np.array([0 if c.emotion == "neutral" else LABELS.index(c.emotion) for c in clips])
