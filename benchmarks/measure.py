@@ -82,7 +82,9 @@ def daemon(env: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str, 
     with tempfile.TemporaryDirectory() as folder:
         events, control = f"ipc://{folder}/events", f"ipc://{folder}/control"
         config = Path(folder) / "config.yaml"
-        config.write_text(f"sources: {{mic: {{kind: microphone}}}}\ntransport: {{events: '{events}', control: '{control}'}}\n")
+        config.write_text(
+            f"sources: {{mic: {{kind: microphone}}}}\ntransport: {{events: '{events}', control: '{control}'}}\n"
+        )
         command = [sys.executable, "-m", "serstream", "run", "--config", str(config)]
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -130,7 +132,10 @@ def live(microphone: VirtualMic) -> dict[str, dict[str, float]]:
     """Measure a daemon with one live microphone that hears speech for ``LIVE_S`` seconds."""
     env = {**os.environ, **microphone.env}
     latencies, memory = [], []
-    with daemon(env) as (process, events, control), Subscriber(events, control, types=["posterior"]) as subscriber:
+    with (
+        daemon(env) as (process, events, control),
+        Subscriber(events, control, types=["posterior"]) as subscriber,
+    ):
         while subscriber.receive(10.0) is None:
             pass
         player = microphone.play(packaged("demo.flac"))
@@ -147,7 +152,11 @@ def live(microphone: VirtualMic) -> dict[str, dict[str, float]]:
     return {
         "daemon_cpu_percent": {"median": share, "min": share, "max": share},
         "daemon_pss_mb": {"median": statistics.median(memory), "min": min(memory), "max": max(memory)},
-        "capture_to_event_s": {"median": statistics.median(latencies), "min": latencies[0], "max": latencies[-1]},
+        "capture_to_event_s": {
+            "median": statistics.median(latencies),
+            "min": latencies[0],
+            "max": latencies[-1],
+        },
     }
 
 
@@ -174,7 +183,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
     as_json = parser.parse_args().json
-    figures: dict[str, Any] = {f.__name__: repeat(f) for f in (mfcc_us_per_frame, network_ms_per_step, pipeline_ms_per_step)}
+    figures: dict[str, Any] = {
+        f.__name__: repeat(f) for f in (mfcc_us_per_frame, network_ms_per_step, pipeline_ms_per_step)
+    }
     microphone = VirtualMic()
     try:
         env = {**os.environ, **microphone.env}

@@ -1,6 +1,6 @@
 """Make ``docs/listen.svg``: what ``serstream listen`` shows of a daemon that plays the embedded demo.
 
-``python scripts/make_picture.py [SECONDS]`` runs a daemon of its own for so many seconds (22) and draws the last moment.
+``python scripts/make_picture.py [SECONDS]`` runs a daemon for so many seconds (22) and draws the last moment.
 """
 
 import subprocess
@@ -22,7 +22,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         events, control = f"ipc://{folder}/events", f"ipc://{folder}/control"
-        config.write_text(f"sources: {{demo: {{kind: demo}}}}\ntransport: {{events: '{events}', control: '{control}'}}\n")
+        config.write_text(
+            f"sources: {{demo: {{kind: demo}}}}\ntransport: {{events: '{events}', control: '{control}'}}\n"
+        )
         with (
             subprocess.Popen([sys.executable, "-m", "serstream", "run", "--config", str(config)]) as daemon,
             Subscriber(events, control) as subscriber,

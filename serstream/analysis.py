@@ -50,7 +50,7 @@ class Analysis(msgspec.Struct, frozen=True):
 
 
 class Heard(NamedTuple):
-    """An analysis with the vectors behind it: mean posterior of all the network's emotions and of the voices, or None."""
+    """An analysis, and the mean posteriors behind it: of all the network's emotions and of the voices, or None."""
 
     analysis: Analysis
     emotion: NDArray[np.float64] | None
@@ -60,7 +60,12 @@ class Heard(NamedTuple):
 def analyze(blocks: Iterable[NDArray[np.float32]], model: Model, config: Config) -> Heard:
     """Run the blocks of a recording (float32 at 16 kHz) through a pipeline of their own."""
     pipeline = Pipeline(
-        model, source="file", session="", speech=config.speech, decision=config.decision, runtime=config.runtime
+        model,
+        source="file",
+        session="",
+        speech=config.speech,
+        decision=config.decision,
+        runtime=config.runtime,
     )
     events: list[AnyEvent] = []
     for block in blocks:

@@ -13,23 +13,18 @@ import re
 import signal
 import sys
 import threading
-import time
 import traceback
 from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serstream.errors import NoMicrophoneError, SourceError
 from serstream.ring import SampleRing, Slot
+from serstream.transfer import DeviceRing, Transfer
 
 _BAD_RATE = -9997
 _COMMON_RATES = (48_000, 44_100, 16_000)
 _DEVICE_RING_S = 10.0
 _MAX_CHANNELS = 2
 _LIST_LIMIT_S = 30
-RELAXATION = 200e-6
-"""Seconds per second by which the envelope of the capture time may rise: twice a poor crystal's drift."""
 
 
 class Device(NamedTuple):
@@ -57,172 +52,6 @@ class Wanted(NamedTuple):
     sample_rate: int | None
     channels: int | None
     block_s: float
-
-
-class Resampler:
-    """Mix down to mono, replace what is not finite by 0, and resample; equal for any cutting of the signal.
-
-    Called from one thread.
-
-    Attributes
-    ----------
-    non_finite : int
-        Samples replaced so far, counted at the incoming rate after mixing down.
-    """
-
-    def __init__(self, rate_in: int, rate_out: int) -> None:
-        self.non_finite = 0
-        self._stream: Any = None
-        if rate_in != rate_out:
-            import soxr
-
-            self._stream = soxr.ResampleStream(rate_in, rate_out, 1, dtype="float32", quality="HQ")
-
-    def push(self, block: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
-        """Take samples of shape (n_samples, channels), return mono of shape (m,), at ``last`` all of it."""
-        mono = self._clean(block)
-        if self._stream is None:
-            return mono
-        resampled: NDArray[np.float32] = self._stream.resample_chunk(mono, last=last)
-        return resampled
-
-    def _clean(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            # copies in either case: what came in is overwritten by the next block
-            mono = block[:, 0].copy() if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-        finite = np.isfinite(mono)
-        if not finite.all():
-            self.non_finite += int(mono.size - np.count_nonzero(finite))
-            mono[~finite] = 0.0
-        return mono
-
-
-class CaptureClock:
-    """The monotonic time of sample 0: running lower envelope of (callback time minus samples over rate).
-
-    A callback is never early, so the lowest is the truest. ``RELAXATION`` lets the envelope rise slowly, or
-    the drift of a device slower than its nominal rate would freeze it.
-    """
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._last_ns = 0
-        self.origin_ns: int | None = None
-
-    def update(self, now_ns: int, n_samples: int) -> int:
-        """Take the time of a callback and the samples so far; return the time of sample 0 in ns."""
-        origin = now_ns - n_samples * 1_000_000_000 // self._rate
-        if self.origin_ns is not None:
-            origin = min(origin, self.origin_ns + int((now_ns - self._last_ns) * RELAXATION))
-        self._last_ns = now_ns
-        self.origin_ns = origin
-        return origin
-
-    def lost(self, now_ns: int, n_samples: int) -> float:
-        """Return the seconds lost if this callback is on time; begin a new envelope."""
-        before, self.origin_ns = self.origin_ns, None
-        return 0.0 if before is None else max(0.0, (self.update(now_ns, n_samples) - before) / 1e9)
-
-
-class DeviceRing:
-    """What PortAudio's thread writes into and the main thread reads from: samples at the device's rate.
-
-    Calling it is the audio callback: it copies, advances and counts, and does nothing else. The interpreter's
-    lock orders what it stores; ``stamp_ns`` is set before ``written`` and read after it, so that a pair that
-    does not belong together looks late, never early.
-    """
-
-    def __init__(self, n_samples: int, channels: int) -> None:
-        self.samples: NDArray[np.float32] = np.zeros((n_samples, channels), np.float32)
-        self.written = 0
-        self.stamp_ns = 0
-        self.callbacks = 0
-        self.overflows = 0
-        self.overflow_at = 0
-        self.finished = False
-        self.wake_fd = os.eventfd(0)
-
-    def __call__(self, indata: NDArray[np.float32], n_samples: int, _time: Any, status: Any) -> None:
-        """Copy one block; called from PortAudio's thread."""
-        self.stamp_ns = time.monotonic_ns()
-        at = self.written % len(self.samples)
-        head = min(n_samples, len(self.samples) - at)
-        self.samples[at : at + head] = indata[:head]
-        self.samples[: n_samples - head] = indata[head:]
-        if status.input_overflow:
-            self.overflow_at = self.written
-            self.overflows += 1
-        self.written += n_samples
-        self.callbacks += 1
-        os.eventfd_write(self.wake_fd, 1)
-
-    def finish(self) -> None:
-        """Say that no more will come; called from PortAudio's thread."""
-        self.finished = True
-        os.eventfd_write(self.wake_fd, 1)
-
-
-class Transfer:
-    """From the device's ring to the sample ring: mixed down, resampled, counted; on the main thread."""
-
-    def __init__(self, device: DeviceRing, ring: SampleRing, rate: int, latency_s: float) -> None:
-        self._device, self._ring, self._rate = device, ring, rate
-        self._ring_rate = ring.header[Slot.RATE]
-        self._latency_ns = ring.header[Slot.LATENCY_NS] = int(latency_s * 1e9)
-        ring.header[Slot.DEVICE_RATE] = rate
-        self._resampler = Resampler(rate, self._ring_rate)
-        self._clock = CaptureClock(rate)
-        self._read = 0
-        self._overflows = 0
-        self._skipped_ns = 0
-
-    def run(self) -> None:
-        """Move everything that has arrived since the last call."""
-        overflows, overflow_at = self._device.overflows, self._device.overflow_at
-        written = self._device.written
-        stamp_ns = self._device.stamp_ns
-        if written == 0:
-            return
-        if written - self._read > len(self._device.samples):
-            self._overrun(written)
-        if overflows != self._overflows:
-            self._move(overflow_at)
-            lost_s = self._clock.lost(stamp_ns, written)
-            self._count_overflow(overflows - self._overflows, lost_s)
-            self._overflows = overflows
-        self._stamp(stamp_ns, written)
-        self._move(written)
-
-    def _overrun(self, written: int) -> None:
-        """Skip what was overwritten because this thread did not run for longer than the ring holds."""
-        lost_s = (written - self._read) / self._rate
-        self._read = written
-        self._skipped_ns += int(lost_s * 1e9)
-        self._count_overflow(1, lost_s)
-
-    def _count_overflow(self, events: int, lost_s: float) -> None:
-        header = self._ring.header
-        header[Slot.OVERFLOW_AT] = header[Slot.WRITE]
-        header[Slot.OVERFLOW_SAMPLES] += max(1, round(lost_s * self._ring_rate))
-        self._ring.fence()
-        header[Slot.OVERFLOW_EVENTS] += events
-
-    def _stamp(self, stamp_ns: int, written: int) -> None:
-        header = self._ring.header
-        header[Slot.ORIGIN_NS] = self._clock.update(stamp_ns, written) + self._skipped_ns - self._latency_ns
-        header[Slot.CALLBACKS] = self._device.callbacks
-        header[Slot.HEARTBEAT_NS] = stamp_ns
-
-    def _move(self, end: int) -> None:
-        """Write the device's samples up to ``end`` to the ring."""
-        capacity = len(self._device.samples)
-        while self._read < end:
-            at = self._read % capacity
-            n_samples = min(end - self._read, capacity - at)
-            self._ring.write(self._resampler.push(self._device.samples[at : at + n_samples]))
-            self._read += n_samples
-        replaced = self._resampler.non_finite * self._ring_rate
-        self._ring.header[Slot.NON_FINITE] = -(-replaced // self._rate)
 
 
 def choose(found: list[Device], pattern: str) -> Device:
@@ -255,9 +84,7 @@ def load_sounddevice() -> Any:
     try:
         import sounddevice
     except ImportError as error:
-        raise SourceError(
-            f"sounddevice cannot be imported ({error}); install it: pip install sounddevice"
-        ) from error
+        raise SourceError(f"sounddevice cannot be imported ({error}); install it: pip install sounddevice") from error
     except OSError as error:
         raise SourceError(
             "the sound library PortAudio is missing, which microphones need; "
@@ -307,9 +134,7 @@ def open_stream(sd: Any, wanted: Wanted) -> tuple[Any, DeviceRing]:
                     f"{device.name!r} cannot be opened: {error.args[0]}; is it in use elsewhere?"
                 ) from error
             os.close(target.wake_fd)
-    raise SourceError(
-        f"{device.name!r} takes none of the rates {rates} Hz; configure sample_rate as the device has it"
-    )
+    raise SourceError(f"{device.name!r} takes none of the rates {rates} Hz; configure sample_rate as the device has it")
 
 
 def _open_at(sd: Any, device: Device, rate: int, block_s: float, target: DeviceRing) -> Any:
@@ -334,9 +159,7 @@ def run(wanted: Wanted) -> NoReturn:
     try:
         stream.start()
     except sd.PortAudioError as error:
-        raise SourceError(
-            f"the microphone {wanted.device or 'default'!r} does not start: {error.args[0]}"
-        ) from error
+        raise SourceError(f"the microphone {wanted.device or 'default'!r} does not start: {error.args[0]}") from error
     _silence(2)
     ring.header[Slot.RUNNING] = 1
     while not target.finished:

@@ -26,7 +26,7 @@ from serstream.errors import ModelError
 from serstream.events import LABELS
 from serstream.features import FrontEnd
 
-MODEL_SCHEMA = "serstream-model/1"
+MODEL_SCHEMA: Literal["serstream-model/1"] = "serstream-model/1"
 POOLING_EPSILON = 1e-5
 """Added to the variance under the square root, in squared units of the trunk's outputs, as in training."""
 
@@ -123,8 +123,10 @@ def load_model(folder: Path) -> Model:
         ) from error
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{folder / 'manifest.json'} is not a manifest of {MODEL_SCHEMA}: {error}; export the model again") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(
+            f"{folder / 'manifest.json'} is not a manifest of {MODEL_SCHEMA}: {error}; export the model again"
+        ) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != manifest.sha256:
         raise ModelError(
@@ -151,7 +153,10 @@ def interpreter(content: bytes, runtime: str = "litert") -> Any:
     try:
         factory = import_module(module).Interpreter
     except ImportError as error:
-        remedy = {"litert": "pip install ai-edge-litert", "tflite": "pip install 'serstream[tflite]' on Python 3.11"}[runtime]
+        remedy = {
+            "litert": "pip install ai-edge-litert",
+            "tflite": "pip install 'serstream[tflite]' on Python 3.11",
+        }[runtime]
         raise ModelError(f"runtime {runtime} is not installed ({error}); {remedy}") from error
     try:
         return factory(model_content=content, num_threads=1)
@@ -162,7 +167,9 @@ def interpreter(content: bytes, runtime: str = "litert") -> Any:
 class _Signature:
     """One entry of the network; its named tensors and their quantisation."""
 
-    def __init__(self, network: Any, name: str, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, network: Any, name: str, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]
+    ) -> None:
         try:
             self.run = network.get_signature_runner(name)
             self._in, self._out = self.run.get_input_details(), self.run.get_output_details()
@@ -194,8 +201,15 @@ class Classifier:
         outputs = m.step_frames // m.stride
         window = m.context_frames + m.step_frames
         channels = _channels(network)
-        self._trunk = _Signature(network, "trunk", {"frames": (1, window, m.front_end.n_mfcc)}, {"activations": (1, outputs, channels)})
-        self._head = _Signature(network, "head", {"pooled": (1, 2 * channels)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2)})
+        self._trunk = _Signature(
+            network,
+            "trunk",
+            {"frames": (1, window, m.front_end.n_mfcc)},
+            {"activations": (1, outputs, channels)},
+        )
+        self._head = _Signature(
+            network, "head", {"pooled": (1, 2 * channels)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2)}
+        )
         self._mean, self._std = np.array(m.mean, np.float32), np.array(m.std, np.float32)
         self._window = np.empty((1, window, m.front_end.n_mfcc), np.int8)
         self._activations = np.empty((1, m.segment_frames // m.stride, channels), np.int8)
@@ -229,7 +243,9 @@ class Classifier:
         n_outputs = len(frames) // m.stride
         normalised = (frames - self._mean) / self._std
         self._window[:, : m.context_frames] = self._window[:, m.step_frames :]
-        self._window[0, m.context_frames : m.context_frames + len(frames)] = _quantise(normalised, self._trunk.scale("frames"))
+        self._window[0, m.context_frames : m.context_frames + len(frames)] = _quantise(
+            normalised, self._trunk.scale("frames")
+        )
         new = self._trunk.run(frames=self._window)["activations"][:, :n_outputs]
         pooled = speech[: n_outputs * m.stride].reshape(n_outputs, m.stride).sum(axis=1) * 2 >= m.stride
         self._activations = np.concatenate([self._activations[:, n_outputs:], new], axis=1)
@@ -239,7 +255,7 @@ class Classifier:
         return self._score(_quantise(self._pool(), self._head.scale("pooled")))
 
     def _pool(self) -> NDArray[np.float64]:
-        """Return mean and standard deviation of the activations over speech, (1, 2 channels), from exact integer sums."""
+        """Return mean and deviation of the activations over speech, (1, 2 channels), from exact integer sums."""
         scale, zero = self._trunk.scale("activations")
         x = self._activations[self._speech].astype(np.int64)
         total, squares, n = x.sum(axis=0), (x * x).sum(axis=0), len(x)
@@ -281,7 +297,7 @@ def _channels(network: Any) -> int:
 
 def _quantise(x: NDArray[Any], scale: tuple[float, int]) -> NDArray[np.int8]:
     """Round to int8, saturating."""
-    return np.clip(np.rint(x / scale[0]) + scale[1], -128, 127).astype(np.int8)
+    return np.asarray(np.clip(np.rint(x / scale[0]) + scale[1], -128, 127), np.int8)
 
 
 def _dequantise(q: NDArray[np.int8], scale: tuple[float, int]) -> NDArray[np.float64]:

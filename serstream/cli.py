@@ -45,8 +45,17 @@ def _add_config(p: argparse.ArgumentParser) -> None:
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     p = commands.add_parser("run", help="run the daemon; on a terminal, show what it hears")
     _add_config(p)
-    p.add_argument("--source", metavar="ID|mic|demo|-|FILE", help="a source of the configuration, the default microphone, the embedded demo, standard input, or a recording")
-    p.add_argument("--stdin-format", choices=("s16le", "s32le", "f32le"), default="s16le", help="sample format of standard input (%(default)s)")
+    p.add_argument(
+        "--source",
+        metavar="ID|mic|demo|-|FILE",
+        help="a source of the configuration, the default microphone, the embedded demo, standard input, or a recording",
+    )
+    p.add_argument(
+        "--stdin-format",
+        choices=("s16le", "s32le", "f32le"),
+        default="s16le",
+        help="sample format of standard input (%(default)s)",
+    )
     p.add_argument("--rate", type=int, default=16_000, metavar="HZ", help="sample rate of standard input (%(default)s)")
     p.add_argument("--channels", type=int, default=1, metavar="N", help="channels of standard input (%(default)s)")
 
@@ -73,15 +82,21 @@ def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("action", choices=("install", "uninstall"))
     scope = p.add_mutually_exclusive_group()
     scope.add_argument("--user", action="store_true", default=None, help="for this user (default in a desktop session)")
-    scope.add_argument("--system", dest="user", action="store_false", help="for the machine, in /opt/serstream (default elsewhere)")
+    scope.add_argument(
+        "--system",
+        dest="user",
+        action="store_false",
+        help="for the machine, in /opt/serstream (default elsewhere)",
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 for a failure, 2 for wrong usage or configuration."""
+    _stand_in()
     args = parser().parse_args(arguments)
-    from serstream import commands
-
     try:
+        from serstream import commands
+
         status: int = getattr(commands, args.command)(args)
         sys.stdout.flush()
     except SerstreamError as error:
@@ -94,6 +109,13 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def _stand_in() -> None:
+    """Open nothing for each closed standard stream, or the next file or socket would get its descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import re
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -84,7 +85,8 @@ def _stdin(args: argparse.Namespace) -> StdinSource:
         return msgspec.convert(fields, StdinSource)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"--rate {args.rate} --channels {args.channels} cannot be used; allowed are 4000 to 384000 Hz and 1 to 64 channels"
+            f"--rate {args.rate} --channels {args.channels} cannot be used; "
+            "allowed are 4000 to 384000 Hz and 1 to 64 channels"
         ) from error
 
 
@@ -94,7 +96,10 @@ def _source_id(path: Path) -> str:
 
 
 def _ready_sources(config: Config, *, terminal: bool, chosen: str | None) -> Config:
-    """Say at once what can never be heard; with no microphone at all on a terminal, play the demo instead."""
+    """Say at once what can never be heard; with no microphone at all on a terminal, play the demo instead.
+
+    Where nobody looks, a service, a microphone that is not there is waited for.
+    """
     from serstream.sources import Microphone, make
 
     for source in config.sources.values():
@@ -102,20 +107,15 @@ def _ready_sources(config: Config, *, terminal: bool, chosen: str | None) -> Con
             probe = make(source)
             probe.open()
             probe.close()
-        if isinstance(source, MicrophoneSource):
+        if isinstance(source, MicrophoneSource) and (terminal or chosen is not None):
             try:
                 Microphone(source).check()
-            except NoMicrophoneError as error:
-                if terminal and chosen is None:
+            except NoMicrophoneError:
+                if terminal and chosen is not None:
+                    raise
+                if terminal:
                     print("serstream: no microphone was found; playing the embedded demo instead", file=sys.stderr)
                     return msgspec.structs.replace(config, sources={"demo": DemoSource()})
-                if terminal:
-                    raise
-                logging.getLogger("serstream").warning("%s; waiting for it", error)
-            except SourceError as error:
-                if terminal or chosen is not None:
-                    raise
-                logging.getLogger("serstream").warning("%s; waiting for the microphone", error)
     return config
 
 
@@ -155,6 +155,7 @@ def listen(args: argparse.Namespace) -> int:
 
     from serstream.view import ViewState, print_json, print_lines, run_view
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is given back, as after Ctrl-C
     with Subscriber(args.connect, args.control, source=args.source) as subscriber:
         if args.json:
             print_json(subscriber.receive, sys.stdout)
@@ -227,7 +228,8 @@ def status(args: argparse.Namespace) -> int:
         return 0
     for key in ("version", "session", "pid", "uptime_s", "config", "events", "control"):
         print(f"{key:>10}  {found[key]}")
-    print(f"{'model':>10}  {found['model']['name']} ({found['model']['runtime']}, sha256 {found['model']['sha256'][:12]}...)")
+    model = found["model"]
+    print(f"{'model':>10}  {model['name']} ({model['runtime']}, sha256 {model['sha256'][:12]}...)")
     for source_id, source in found["sources"].items():
         counted = ", ".join(f"{k} {v}" for k, v in source["counters"].items() if v)
         print(f"{source_id:>10}  {source['kind']}, {source['status']}: {counted or 'nothing heard yet'}")
@@ -270,5 +272,3 @@ def service(args: argparse.Namespace) -> int:
     for line in getattr(systemd_service, args.action)(user=user):
         print(line)
     return 0
-
-

@@ -151,7 +151,9 @@ def load(path: Path | None = None) -> tuple[Config, Path]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}; name a readable YAML file") from error
+        raise ConfigError(
+            f"configuration {path} cannot be read: {error.strerror}; name a readable YAML file"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"configuration {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     return parse(text, str(path)), path
@@ -192,9 +194,7 @@ def _check(config: Config, name: str) -> None:
 def check_source_id(source_id: str, where: str) -> None:
     """Raise :class:`ConfigError` unless ``source_id`` can stand in a topic."""
     if not SOURCE_ID.fullmatch(source_id):
-        raise ConfigError(
-            f"{where} names a source {source_id!r}; an id is 1 to 32 of the characters a-z, 0-9, _ and -"
-        )
+        raise ConfigError(f"{where} names a source {source_id!r}; an id is 1 to 32 of the characters a-z, 0-9, _ and -")
 
 
 def _check_pattern(pattern: str, where: str) -> None:
@@ -282,27 +282,27 @@ def _allowed_at(data: Any, keys: list[str]) -> str:
     return _describe(node) if node is not None else ""
 
 
+_PLAIN: dict[Any, str] = {
+    msgspec.inspect.StrType: "text",
+    msgspec.inspect.BoolType: "true or false",
+    msgspec.inspect.NoneType: "null",
+    msgspec.inspect.StructType: "a mapping",
+    msgspec.inspect.DictType: "a mapping",
+}
+
+
 def _describe(node: Any) -> str:
     """Say in words what a type allows."""
     inspect = msgspec.inspect
-    match node:
-        case inspect.UnionType(types=types) if all(isinstance(t, inspect.StructType) for t in types):
-            return "a mapping whose kind is one of " + ", ".join(str(t.tag) for t in types)  # type: ignore[attr-defined]
-        case inspect.UnionType(types=types):
-            return " or ".join(_describe(t) for t in types)
-        case inspect.LiteralType(values=values):
-            return "one of " + ", ".join(map(str, values))
-        case inspect.IntType() | inspect.FloatType():
-            return ("a whole number" if isinstance(node, inspect.IntType) else "a number") + _range(node)
-        case inspect.StrType():
-            return "text"
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.NoneType():
-            return "null"
-        case inspect.StructType() | inspect.DictType():
-            return "a mapping"
-    return ""
+    if isinstance(node, inspect.UnionType):
+        if all(isinstance(t, inspect.StructType) for t in node.types):
+            return "a mapping whose kind is one of " + ", ".join(str(getattr(t, "tag", "")) for t in node.types)
+        return " or ".join(_describe(t) for t in node.types)
+    if isinstance(node, inspect.LiteralType):
+        return "one of " + ", ".join(map(str, node.values))
+    if isinstance(node, inspect.IntType | inspect.FloatType):
+        return ("a whole number" if isinstance(node, inspect.IntType) else "a number") + _range(node)
+    return _PLAIN.get(type(node), "")
 
 
 def _range(node: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:

@@ -93,7 +93,12 @@ class Daemon:
     def _pipeline(self, source_id: str) -> Pipeline:
         c = self.config
         return Pipeline(
-            self.model, source=source_id, session=self.session, speech=c.speech, decision=c.decision, runtime=c.runtime
+            self.model,
+            source=source_id,
+            session=self.session,
+            speech=c.speech,
+            decision=c.decision,
+            runtime=c.runtime,
         )
 
     def _worker(self, source_id: str, pipeline: Pipeline) -> Worker:
@@ -122,7 +127,12 @@ class Daemon:
                 for worker in self.workers.values():
                     self._progress.register(worker.source_id, LOOP_DEADLINE_S, time.monotonic())
                     worker.start()
-                _log.info("serstream %s ready, session %s, events on %s", __version__, self.session, self.publisher.events_endpoint)
+                _log.info(
+                    "serstream %s ready, session %s, events on %s",
+                    __version__,
+                    self.session,
+                    self.publisher.events_endpoint,
+                )
                 self._notifier.ready(f"listening to {', '.join(self.workers)}")
                 while not self._done():
                     self._tend()
@@ -132,7 +142,9 @@ class Daemon:
             if isinstance(worker.error, SerstreamError):
                 raise worker.error
             if worker.error is not None:
-                raise SerstreamError(f"source {worker.source_id} failed ({worker.error!r}); the log says more") from worker.error
+                raise SerstreamError(
+                    f"source {worker.source_id} failed ({worker.error!r}); the log says more"
+                ) from worker.error
 
     def stop(self) -> None:
         """Ask :meth:`run` to return; called from any thread or signal handler."""
@@ -208,7 +220,9 @@ class Daemon:
                 return self._for_each(request.source, "unmute")
             case "reload":
                 return self.reload()
-        raise ConfigError(f"request {request.request!r} is unknown; allowed are snapshot, replay, status, mute, unmute, reload")
+        raise ConfigError(
+            f"request {request.request!r} is unknown; allowed are snapshot, replay, status, mute, unmute, reload"
+        )
 
     def _for_each(self, source_id: str | None, action: str) -> dict[str, str]:
         if source_id is not None and source_id not in self.workers:
@@ -217,7 +231,7 @@ class Daemon:
         for name in chosen:
             getattr(self.workers[name].source, action)()
             _log.info("%s: %s asked for", name, action)
-        return {name: action for name in chosen}
+        return dict.fromkeys(chosen, action)
 
     def status(self) -> dict[str, Any]:
         """Return how the daemon is, for people and programs."""
@@ -227,7 +241,11 @@ class Daemon:
             "pid": os.getpid(),
             "uptime_s": round(time.time() - self._started_s, 1),
             "config": str(self.path),
-            "model": {"name": self.model.manifest.name, "sha256": self.model.manifest.sha256, "runtime": self.config.runtime},
+            "model": {
+                "name": self.model.manifest.name,
+                "sha256": self.model.manifest.sha256,
+                "runtime": self.config.runtime,
+            },
             "events": self.publisher.events_endpoint,
             "control": self.publisher.control_endpoint,
             "sources": {
@@ -256,13 +274,18 @@ class Daemon:
         if "decision" in live:
             for worker in self.workers.values():
                 worker.apply(new.decision)
-        logging.getLogger("serstream").setLevel(new.log_level.upper())
+        if "log_level" in live:
+            logging.getLogger("serstream").setLevel(new.log_level.upper())
         return {"applied": list(live), "needs_restart": [key for key in changed if key not in LIVE_KEYS]}
 
     def _reload_and_log(self) -> None:
         try:
             outcome = self.reload()
         except SerstreamError as error:
-            _log.error("reload refused, the old configuration goes on: %s", error)  # noqa: TRY400 - a sentence, no traceback
+            _log.error("reload refused, the old configuration goes on: %s", error)
         else:
-            _log.info("reloaded: applied %s, a restart is needed for %s", outcome["applied"], outcome["needs_restart"])
+            _log.info(
+                "reloaded: applied %s, a restart is needed for %s",
+                outcome["applied"],
+                outcome["needs_restart"],
+            )

@@ -245,11 +245,18 @@ def decode(message: bytes) -> AnyEvent:
 def decode_json(body: bytes) -> AnyEvent:
     """Read the JSON object alone; raises :class:`EventError` like :func:`decode`."""
     try:
-        return _decoder.decode(body)
+        event: AnyEvent = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(f"{body[:60]!r} is not an event of {SCHEMA}: {error}") from error
+    return event
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of all events."""
-    return msgspec.json.schema(AnyEvent)
+    from inspect import cleandoc
+
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | msgspec.json.schema(AnyEvent)
+    for definition in schema["$defs"].values():
+        # the same on every Python: the indentation of a docstring is kept before 3.13
+        definition["description"] = cleandoc(definition["description"])
+    return schema

@@ -95,13 +95,13 @@ def mel_bank(front_end: FrontEnd, warp: float = 1.0) -> NDArray[np.float64]:
     bins = np.arange(front_end.n_fft // 2 + 1) * (front_end.sample_rate / front_end.n_fft)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    return np.maximum(0.0, np.minimum(rise, fall))
+    return np.asarray(np.maximum(0.0, np.minimum(rise, fall)))
 
 
 def dct_matrix(n_mfcc: int, n_mels: int) -> NDArray[np.float64]:
     """Return the orthonormal DCT-II, of shape (n_mfcc, n_mels)."""
     k, band = np.arange(n_mfcc)[:, None], np.arange(n_mels)[None, :]
-    dct = np.cos(np.pi / n_mels * (band + 0.5) * k) * np.sqrt(2.0 / n_mels)
+    dct: NDArray[np.float64] = np.cos(np.pi / n_mels * (band + 0.5) * k) * np.sqrt(2.0 / n_mels)
     dct[0] /= np.sqrt(2.0)
     return dct
 
@@ -127,7 +127,9 @@ def tables(front_end: FrontEnd, warp: float = 1.0) -> Tables:
         split_sin=np.sin(turn / front_end.n_fft).astype(f32),
         band_first=np.array([i[0] if i.size else 0 for i in inside], np.int64),
         band_size=np.array([i[-1] - i[0] + 1 if i.size else 0 for i in inside], np.int64),
-        weights=np.concatenate([band[i[0] : i[-1] + 1] for band, i in zip(bank, inside, strict=True) if i.size]).astype(f32),
+        weights=np.concatenate([band[i[0] : i[-1] + 1] for band, i in zip(bank, inside, strict=True) if i.size]).astype(
+            f32
+        ),
         floor=f32(front_end.log_floor),
         dct=dct_matrix(front_end.n_mfcc, front_end.n_mels).astype(f32),
     )
@@ -155,11 +157,13 @@ def mfcc(samples: NDArray[np.float32], front_end: FrontEnd, *, warp: float = 1.0
         If ``samples`` is not one-dimensional float32.
     """
     if samples.ndim != 1 or samples.dtype != np.float32:
-        raise ValueError(f"samples are {samples.dtype} of shape {samples.shape}; expected float32 of shape (n_samples,)")
+        raise ValueError(
+            f"samples are {samples.dtype} of shape {samples.shape}; expected float32 of shape (n_samples,)"
+        )
     out = np.empty((front_end.n_frames(samples.size), front_end.n_mfcc), np.float32)
     if out.size:
         # the kernel is compiled for arrays that it might write to; a read-only one is copied
-        mfcc_frames(np.require(samples, requirements="CW"), *tables(front_end, warp), out)
+        mfcc_frames(np.require(samples, requirements=["C", "W"]), *tables(front_end, warp), out)
     return out
 
 

@@ -61,9 +61,7 @@ def copy_installation(prefix: Path, *, command_prefix: Path) -> str:
         prefix.rename(old)
     new.rename(prefix)
     shutil.rmtree(old, ignore_errors=True)
-    return (
-        f"copied serstream {serstream.__version__} and {len(found) - 1} packages to {prefix}, run by {python}"
-    )
+    return f"copied serstream {serstream.__version__} and {len(found) - 1} packages to {prefix}, run by {python}"
 
 
 def refuse_foreign(prefix: Path) -> None:
@@ -87,12 +85,8 @@ def _run(command: list[str]) -> None:
     environ["NUMBA_DISABLE_JIT"] = "1"  # or the check would leave kernels behind that nobody uses
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     if result.returncode != 0:
-        last = (result.stderr or result.stdout).strip().splitlines()[-1:] or [
-            f"exit status {result.returncode}"
-        ]
-        raise ServiceError(
-            f"{' '.join(command[:4])} failed: {last[0]}; put that right and run the command again"
-        )
+        last = (result.stderr or result.stdout).strip().splitlines()[-1:] or [f"exit status {result.returncode}"]
+        raise ServiceError(f"{' '.join(command[:4])} failed: {last[0]}; put that right and run the command again")
 
 
 def _interpreter() -> Path:
@@ -130,9 +124,7 @@ def _distributions(name: str) -> list[metadata.Distribution]:
             needed = (r for r in distribution.requires or [] if not re.search(r"\bextra\s*==", r))
             pending += [re.split(r"[^\w.-]", r, maxsplit=1)[0] for r in needed]
     if name not in found:
-        raise ServiceError(
-            f"{name} runs from a folder and is not installed; install it with pip and try again"
-        )
+        raise ServiceError(f"{name} runs from a folder and is not installed; install it with pip and try again")
     return list(found.values())
 
 

@@ -28,7 +28,7 @@ def _compile(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
-def _load_tapered(samples, first, n, hop, window, order, re, im):  # type: ignore[no-untyped-def]
+def _load_tapered(samples, first, n, hop, window, order, re, im):
     """Put the even samples of tapered frames into ``re`` and the odd ones into ``im``, in FFT order."""
     for j in range(order.size):
         row = order[j]
@@ -46,7 +46,7 @@ def _load_tapered(samples, first, n, hop, window, order, re, im):  # type: ignor
                     out[j, lane] = np.float32(0.0)
 
 
-def _fft(re, im, cos, sin):  # type: ignore[no-untyped-def]
+def _fft(re, im, cos, sin):
     """Radix-2 decimation in time, in place; ``cos`` and ``sin`` hold half a turn in steps of 1/size."""
     size = re.shape[0]
     half = 1
@@ -67,7 +67,7 @@ def _fft(re, im, cos, sin):  # type: ignore[no-untyped-def]
         half *= 2
 
 
-def _power_spectrum(re, im, cos, sin, power):  # type: ignore[no-untyped-def]
+def _power_spectrum(re, im, cos, sin, power):
     """Split the FFT of even and odd samples into that of the real frame; its squared magnitude."""
     size = re.shape[0]
     half = np.float32(0.5)
@@ -86,7 +86,7 @@ def _power_spectrum(re, im, cos, sin, power):  # type: ignore[no-untyped-def]
             power[k, lane] = r * r + i * i
 
 
-def _log_mel(power, band_first, band_size, weights, floor, logmel):  # type: ignore[no-untyped-def]
+def _log_mel(power, band_first, band_size, weights, floor, logmel):
     """Logarithm of the energy in each band; only the bins inside a band are read."""
     at = 0
     for band in range(band_first.size):
@@ -101,7 +101,7 @@ def _log_mel(power, band_first, band_size, weights, floor, logmel):  # type: ign
             logmel[band, lane] = np.log(logmel[band, lane])
 
 
-def _dct(logmel, dct, cepstra):  # type: ignore[no-untyped-def]
+def _dct(logmel, dct, cepstra):
     for k in range(dct.shape[0]):
         for lane in range(LANES):
             cepstra[k, lane] = np.float32(0.0)
@@ -119,8 +119,21 @@ _log_mel = _compile(void(_m, _i, _i, _v, float32, _m))(_log_mel)
 _dct = _compile(void(_m, _m, _m))(_dct)
 
 
-def _mfcc_frames(  # type: ignore[no-untyped-def]
-    samples, hop, window, order, fft_cos, fft_sin, split_cos, split_sin, band_first, band_size, weights, floor, dct, out
+def _mfcc_frames(
+    samples,
+    hop,
+    window,
+    order,
+    fft_cos,
+    fft_sin,
+    split_cos,
+    split_sin,
+    band_first,
+    band_size,
+    weights,
+    floor,
+    dct,
+    out,
 ):
     n_half = order.size
     re = np.empty((n_half, LANES), np.float32)

@@ -7,161 +7,25 @@ was lost.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import select
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
-from serstream.capture import Device, Wanted, choose
+from serstream.capture import Device, choose
+from serstream.capture_process import CaptureProcess, devices
 from serstream.config import SAMPLE_RATE, MicrophoneSource
-from serstream.errors import SourceError
 from serstream.events import Cause, Status
 from serstream.ring import Block, Hole, SampleRing, Slot
 
 _log = logging.getLogger(__name__)
 
-RING_S = 10.0
-KEEP_S = 0.25
-"""After an overrun the reader goes on with the newest quarter of a second."""
-START_LIMIT_S = 10.0
-"""A capture process that delivers nothing for this long after its start is replaced."""
 BACKOFF_S = (0.5, 5.0)
-_LIST_LIMIT_S = 5.0
-_KILL_LIMIT_S = 1.0
 _BLOCK_LIMIT = SAMPLE_RATE
 _SAMPLE_COUNTERS = ("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread")
 _EVENT_COUNTERS = ("input_overflow_events", "callbacks", "restarts")
-_MODULE = (sys.executable, "-P", "-m", "serstream.capture")
-
-
-def _environment() -> dict[str, str]:
-    """Return ours, with this package on the path: ``-P`` leaves the working folder out."""
-    root = str(Path(__file__).parent.parent)
-    paths = [path for path in (os.environ.get("PYTHONPATH"), root) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def devices() -> list[Device]:
-    """Return the devices that can record, as a fresh process sees them.
-
-    Raises
-    ------
-    SourceError
-        If PortAudio is missing, or has not answered within five seconds.
-    """
-    try:
-        done = subprocess.run(
-            [*_MODULE, "--list"], capture_output=True, timeout=_LIST_LIMIT_S, env=_environment(), check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SourceError(
-            f"the sound system has not answered within {_LIST_LIMIT_S:g} s; restart its server, for example: "
-            "systemctl --user restart pipewire pulseaudio"
-        ) from error
-    _log_noise(done.stderr)
-    if done.returncode:
-        raise SourceError(_sentence(done.stdout, done.returncode))
-    return [Device(**fields) for fields in json.loads(done.stdout)]
-
-
-def _sentence(answer: bytes, status: int | None) -> str:
-    """Read what a capture process said on its standard output before it ended."""
-    try:
-        return str(json.loads(answer)["sentence"])
-    except (ValueError, KeyError, TypeError):
-        return f"the capture process ended with status {status}; log_level debug shows what it printed"
-
-
-def _log_noise(noise: bytes) -> None:
-    if noise.strip():
-        _log.debug("capture process: %s", noise.decode(errors="replace").strip())
-
-
-class CaptureProcess:
-    """One capture process, its ring and the pipe that it wakes us by; for one thread, but :meth:`kill`."""
-
-    def __init__(self, config: MicrophoneSource, ring_s: float = RING_S) -> None:
-        self.started_s = time.monotonic()
-        self.ring = SampleRing.create(int(ring_s * SAMPLE_RATE), SAMPLE_RATE, keep=int(KEEP_S * SAMPLE_RATE))
-        self._wake_fd, poke_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._abandoned = False
-        self._noise: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        wanted = Wanted(
-            self.ring.fd, poke_fd, config.device, config.sample_rate, config.channels, config.block_s
-        )
-        try:
-            self._process = subprocess.Popen(
-                [*_MODULE, json.dumps(wanted._asdict())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._noise,
-                pass_fds=(self.ring.fd, poke_fd),
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C in a terminal is the parent's to obey
-            )
-        finally:
-            os.close(poke_fd)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def ended(self) -> bool:
-        return self._abandoned or self._process.poll() is not None
-
-    def silent_s(self) -> float:
-        """Return the seconds since the device's last callback, or since the time allowed for a start."""
-        heartbeat_s = self.ring.header[Slot.HEARTBEAT_NS] / 1e9
-        return time.monotonic() - (heartbeat_s or self.started_s + START_LIMIT_S)
-
-    def wait(self, timeout_s: float) -> None:
-        """Return when the process has written, has ended, or the time is up."""
-        poll = select.poll()
-        poll.register(self._wake_fd, select.POLLIN)
-        if poll.poll(timeout_s * 1000) and not os.read(self._wake_fd, 65536):
-            self.reap()
-
-    def kill(self) -> None:
-        """End the process at once, whatever it hangs in; may be called from any thread."""
-        self._process.kill()
-
-    def reap(self) -> None:
-        """Wait until the killed or ended process is gone; bounded."""
-        try:
-            self._process.wait(_KILL_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._abandoned = True
-            _log.warning("capture process %d does not die; it is left behind", self.pid)
-
-    def last_words(self) -> str:
-        """Return why an ended process ended, in a sentence."""
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
-        self._noise.seek(0)
-        _log_noise(self._noise.read())
-        return _sentence(self._process.stdout.read() or b"", self._process.returncode)
-
-    def close(self) -> None:
-        """Kill the process and release everything."""
-        self.kill()
-        self.reap()
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._noise.close()
-        os.close(self._wake_fd)
-        self.ring.close()
 
 
 class Microphone:

@@ -74,8 +74,7 @@ def _big(word: str, width: int, double: bool) -> list[str]:
         return [word]
     pixels.append("." * len(pixels[0]))
     return [
-        "".join(_HALVES[a + b] for a, b in zip(*pair, strict=True))
-        for pair in zip(*[iter(pixels)] * 2, strict=True)
+        "".join(_HALVES[a + b] for a, b in zip(*pair, strict=True)) for pair in zip(*[iter(pixels)] * 2, strict=True)
     ]
 
 
@@ -159,9 +158,7 @@ def _voice(view: SourceView | None, width: int) -> Text:
         return _row(("voice      female ", "dim"), ("─" * cells, "dim"), (" male", "dim"))
     at = round((1.0 - view.shown.get("female", 0.5)) * (cells - 1))
     name = max(voice, key=lambda each: voice[each])
-    row = _row(
-        ("voice      ", "dim"), ("female ", "none" if name == "female" else "dim"), ("─" * at, "dim"), "●"
-    )
+    row = _row(("voice      ", "dim"), ("female ", "none" if name == "female" else "dim"), ("─" * at, "dim"), "●")
     row.append("─" * (cells - 1 - at), style="dim").append(" male", style="none" if name == "male" else "dim")
     return row.append(f"  {name} {voice[name]:.0%}".rjust(14), style="dim")
 
@@ -297,9 +294,7 @@ def rows(state: ViewState, width: int, height: int) -> list[Text]:
         picture += [_row()] * free
         column = [_rule("recent", side - 2), *_recent(view, len(picture) - 1)]
         column += [_row()] * (len(picture) - len(column))
-        picture = [
-            _fit(a, wide).append("│ ", "dim").append_text(b) for a, b in zip(picture, column, strict=True)
-        ]
+        picture = [_fit(a, wide).append("│ ", "dim").append_text(b) for a, b in zip(picture, column, strict=True)]
     elif free > 1:
         recent = [_rule("recent", width), *_recent(view, free - 1)]
         picture += recent + [_row()] * (free - len(recent))

@@ -213,7 +213,7 @@ class Pipeline:
         return {**self._ids, "sample": self.next_sample, "stream_s": _seconds(self.next_sample)}
 
     def collapse(self, emotion: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        """Return the posterior of the five labels, weighted by the priors and summing to 1, and the mass of the rest."""
+        """Return the posterior of the five labels, weighted by the priors, summing to 1, and the mass of the rest."""
         labels = self._groups @ emotion
         other = max(0.0, 1.0 - float(labels.sum()))
         weighted = labels * self._priors

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.capture import Resampler
 from serstream.config import SAMPLE_RATE
 from serstream.errors import SourceError
+from serstream.resampler import Resampler
 
 BLOCK_S = 0.05
 _UNKNOWN_SIZE = 0x7FFF_F000
@@ -127,8 +127,7 @@ def _read_frames(file: Any, path: Path, n_samples: int, done: int) -> NDArray[np
         block: NDArray[np.float32] = file.read(n_samples, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise SourceError(
-            f"{path} is damaged or cut off after {done / file.samplerate:.2f} s ({_why(error)}); "
-            "get a whole copy"
+            f"{path} is damaged or cut off after {done / file.samplerate:.2f} s ({_why(error)}); get a whole copy"
         ) from error
     return block
 
@@ -137,9 +136,7 @@ def _refuse_non_finite(block: NDArray[np.float32], path: Path, done: int, rate: 
     finite = np.isfinite(block).all(axis=1)
     if not finite.all():
         where_s = (done + int(np.argmin(finite))) / rate
-        raise SourceError(
-            f"{path} holds a sample that is no finite number at {where_s:.3f} s; export it again"
-        )
+        raise SourceError(f"{path} holds a sample that is no finite number at {where_s:.3f} s; export it again")
 
 
 def _promised(file: Any, path: Path) -> int:

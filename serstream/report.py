@@ -62,7 +62,9 @@ class Report:
         self._line(f"  {'':9}  {'from':>7}  {'to':>7}  " + "  ".join(f"{n:>7}" for n in (*LABELS, *VOICES)) + "  label")
         for row in rows:
             shares = "  ".join(f"{_cell(row.get(n)):>7}" for n in (*LABELS, *VOICES))
-            times = f"{row['start_s']:7.2f}  {row['end_s']:7.2f}" if "start_s" in row else f"{'':7}  {row['end_s']:7.2f}"
+            times = (
+                f"{row['start_s']:7.2f}  {row['end_s']:7.2f}" if "start_s" in row else f"{'':7}  {row['end_s']:7.2f}"
+            )
             self._line(f"  {row['part']:9}  {times}  {shares}  {row['label'] or '-'}")
 
 
@@ -72,8 +74,19 @@ def _cell(value: Any) -> str:
 
 def _rows(path: Path, analysis: Analysis, *, steps: bool) -> Iterator[dict[str, Any]]:
     """Yield the recording, its utterances and its steps, under the names of the columns."""
-    whole = {"start_s": 0.0, "end_s": analysis.duration_s, "label": analysis.label, "probability": analysis.probability}
-    yield {"file": str(path), "part": "recording", **whole, **(analysis.posterior or {}), **(analysis.voice or {})}
+    whole = {
+        "start_s": 0.0,
+        "end_s": analysis.duration_s,
+        "label": analysis.label,
+        "probability": analysis.probability,
+    }
+    yield {
+        "file": str(path),
+        "part": "recording",
+        **whole,
+        **(analysis.posterior or {}),
+        **(analysis.voice or {}),
+    }
     for u in analysis.utterances:
         shown = {"start_s": u.start_s, "end_s": u.end_s, "label": u.label, "probability": u.probability}
         yield {"file": str(path), "part": "utterance", **shown, **(u.posterior or {})}

@@ -42,9 +42,7 @@ def render(*, executable: Path, user: bool) -> str:
         If the path is relative or holds a control character.
     """
     if not executable.is_absolute() or not str(executable).isprintable():
-        raise ServiceError(
-            f"the command {str(executable)!r} cannot stand in a unit; give an absolute, printable path"
-        )
+        raise ServiceError(f"the command {str(executable)!r} cannot stand in a unit; give an absolute, printable path")
     text = packaged(UNIT).read_text(encoding="utf-8")
     text = text.replace(f"ExecStart={PREFIX}/bin/serstream", f"ExecStart={_quoted(executable)}")
     if not user:
@@ -134,13 +132,9 @@ def _require(*, user: bool, root: Path) -> None:
             f"put sudo {_find_command() or 'serstream'} before the same arguments, or choose --user"
         )
     if shutil.which("systemctl") is None:
-        raise ServiceError(
-            "systemctl is missing: this machine has no systemd; start serstream run from its own init"
-        )
+        raise ServiceError("systemctl is missing: this machine has no systemd; start serstream run from its own init")
     if root == Path("/") and not Path("/run/systemd/system").is_dir():
-        raise ServiceError(
-            "systemd does not run this machine (a container?); start serstream run by other means"
-        )
+        raise ServiceError("systemd does not run this machine (a container?); start serstream run by other means")
 
 
 def _unit_path(*, user: bool, root: Path) -> Path:
@@ -158,9 +152,7 @@ def _own_command() -> Path:
     """Return the ``serstream`` command of the running installation."""
     found = _find_command()
     if found is None:
-        raise ServiceError(
-            f"no serstream command is beside {sys.executable}; install serstream with pip first"
-        )
+        raise ServiceError(f"no serstream command is beside {sys.executable}; install serstream with pip first")
     return found
 
 

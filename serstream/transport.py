@@ -5,21 +5,20 @@ Events travel as single-frame PUB messages, requests as single JSON frames to a 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
 import socket as sockets
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from math import ceil, inf
+from math import inf
 from time import monotonic
 from typing import Any, Self
 
 import msgspec
 import zmq
 
+from serstream.endpoints import Wire, milliseconds, poll_async, take
 from serstream.errors import ConfigError, SerstreamError, TransportError
 from serstream.events import EVENT_TYPES, SOURCE_ID, TOPIC_PREFIX, AnyEvent, decode, decode_json, encode_json
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Lost, Request
@@ -32,7 +31,6 @@ MAX_REQUEST_BYTES = 65_536
 QUEUED_EVENTS = 10_000
 """Events that wait for a slow subscriber before it loses some."""
 CLOSE_LIMIT_S = 0.5
-HEARTBEAT_S = 5.0
 
 TYPES = tuple(str(t.__struct_config__.tag) for t in EVENT_TYPES)
 
@@ -84,7 +82,7 @@ class Publisher:
         self._history = History(replay_s, replay_mb)
         self._seq: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._wire = _Wire(context)
+        self._wire = Wire(context)
         try:
             self._router = self._wire.socket(zmq.ROUTER, {zmq.MAXMSGSIZE: MAX_REQUEST_BYTES})
             self._pub = self._wire.socket(zmq.PUB, {zmq.SNDHWM: QUEUED_EVENTS})
@@ -123,9 +121,7 @@ class Publisher:
         topic = event.topic
         with self._lock:
             if self._pub.closed:
-                raise TransportError(
-                    f"an event of {topic} came after the publisher was closed; close it last"
-                )
+                raise TransportError(f"an event of {topic} came after the publisher was closed; close it last")
             self._seq[topic] += 1
             event = msgspec.structs.replace(event, seq=self._seq[topic], time=time, latency_s=latency_s)
             body = encode_json(event)
@@ -169,9 +165,7 @@ class Publisher:
         except SerstreamError as error:
             sentence = str(error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            sentence = (
-                f'{body[:60]!r} is no request ({error}); send one object such as {{"request": "status"}}'
-            )
+            sentence = f'{body[:60]!r} is no request ({error}); send one object such as {{"request": "status"}}'
         except Exception as error:
             _log.exception("a request failed")
             sentence = f"the request failed in the daemon ({error!r}); its log says more"
@@ -192,9 +186,7 @@ class Publisher:
 
     def _check_replay(self, request: Request) -> None:
         if request.session not in (None, self.session):
-            raise TransportError(
-                f"session {request.session!r} is unknown; the current session is {self.session}"
-            )
+            raise TransportError(f"session {request.session!r} is unknown; the current session is {self.session}")
         if request.source is None and request.topic is None:
             raise TransportError("replay names neither a topic nor a source; name at least one of them")
 
@@ -253,7 +245,7 @@ class Subscriber:
         self._latest = latest
         self._follower = Follower(source, _known(types), control_timeout_s)
         self._sent: Request | None = None
-        self._wire = _Wire(context)
+        self._wire = Wire(context)
         try:
             self._sub = self._wire.socket(zmq.SUB, {zmq.RCVHWM: QUEUED_EVENTS, zmq.CONFLATE: int(latest)})
             self._monitor = self._wire.monitor(self._sub)
@@ -284,14 +276,14 @@ class Subscriber:
         """
         end_s = inf if timeout_s is None else monotonic() + timeout_s
         while (item := self._next()) is None and (now_s := monotonic()) < end_s:
-            zmq.zmq_poll(self._awaited(), _milliseconds(min(end_s, self._follower.due_s) - now_s))
+            zmq.zmq_poll(self._awaited(), milliseconds(min(end_s, self._follower.due_s) - now_s))
         return item
 
     async def receive_async(self, timeout_s: float | None = None) -> AnyEvent | Lost | None:
         """Do what :meth:`receive` does while other tasks run; cancelling it loses nothing."""
         end_s = inf if timeout_s is None else monotonic() + timeout_s
         while (item := self._next()) is None and (now_s := monotonic()) < end_s:
-            await _poll_async(self._awaited(), min(end_s, self._follower.due_s) - now_s)
+            await poll_async(self._awaited(), min(end_s, self._follower.due_s) - now_s)
         return item
 
     def close(self) -> None:
@@ -337,7 +329,7 @@ class Subscriber:
 
     def _step(self, now_s: float) -> bool:
         """Take one message; False when nothing has arrived."""
-        if _take(self._monitor) is not None and not self._latest:
+        if take(self._monitor) is not None and not self._latest:
             self._follower.join(now_s)
         if self._control.poll(0):
             if not (self._follower.is_starting and self._hear(now_s)):
@@ -348,11 +340,11 @@ class Subscriber:
 
     def _read_answer(self, now_s: float) -> None:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            answer = msgspec.json.decode(_take(self._control) or b"", type=Answer)
+            answer = msgspec.json.decode(take(self._control) or b"", type=Answer)
             self._follower.answer(answer, now_s)
 
     def _hear(self, now_s: float) -> bool:
-        if (body := _take(self._sub)) is None:
+        if (body := take(self._sub)) is None:
             return False
         if self._latest:
             self._follower.ready.append(decode(body))
@@ -404,12 +396,12 @@ def request(
     TransportError
         If the endpoint is malformed, no daemon answers in time, or the daemon refuses.
     """
-    wire = _Wire(context)
+    wire = Wire(context)
     try:
         dealer = wire.socket(zmq.DEALER, {})
         wire.connect(dealer, control_endpoint)
         dealer.send(_encode(Request(request=request, id=1, **fields)))
-        if not dealer.poll(_milliseconds(timeout_s)):
+        if not dealer.poll(milliseconds(timeout_s)):
             raise TransportError(
                 f"no serstream daemon answers at {control_endpoint}; start one with `serstream run`, "
                 "or name its control endpoint with --control"
@@ -426,72 +418,6 @@ def request(
     return msgspec.json.decode(answer.result)
 
 
-class _Wire:
-    """The sockets of one end and their context, which are closed together."""
-
-    def __init__(self, context: zmq.Context[Any] | None) -> None:
-        self._shared = context is not None
-        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
-        self._sockets: list[zmq.Socket[bytes]] = []
-
-    def socket(self, kind: int, options: dict[int, int]) -> zmq.Socket[bytes]:
-        made: zmq.Socket[bytes] = self._context.socket(kind)
-        self._sockets.append(made)
-        made.linger = 0
-        heartbeat = {
-            zmq.HEARTBEAT_IVL: int(HEARTBEAT_S * 1e3),
-            zmq.HEARTBEAT_TIMEOUT: int(3 * HEARTBEAT_S * 1e3),
-        }
-        for option, value in (heartbeat | options).items():
-            made.set(option, value)
-        return made
-
-    def monitor(self, watched: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-        """Return a socket that receives one message for each connection that ``watched`` makes."""
-        monitor: zmq.Socket[bytes] = watched.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        self._sockets.append(monitor)
-        return monitor
-
-    def bind(self, socket: zmq.Socket[bytes], endpoint: str, insecure: bool, key: str) -> str:
-        """Bind and return the endpoint as bound; ``key`` names it in the configuration."""
-        host = _host(endpoint, r"\d+|\*", self._shared)
-        if host and not insecure and not _is_loopback(host):
-            raise TransportError(
-                f"endpoint {endpoint} would let other machines listen unencrypted; bind 127.0.0.1 or an "
-                "ipc:// path, or set transport.insecure to true"
-            )
-        in_use = f"endpoint {endpoint} is in use; stop what uses it (another serstream?) or change {key}"
-        if _is_served(endpoint):
-            raise TransportError(in_use)
-        try:
-            self._open(socket.bind, socket, endpoint.replace("tcp://localhost:", "tcp://127.0.0.1:"))
-        except zmq.ZMQError as error:
-            reason = f"endpoint {endpoint} cannot be bound ({error.strerror}); change {key}"
-            raise TransportError(in_use if error.errno == zmq.EADDRINUSE else reason) from error
-        bound = socket.get(zmq.LAST_ENDPOINT)
-        assert isinstance(bound, bytes)
-        return bound.decode().rstrip("\0")
-
-    def connect(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
-        _host(endpoint, r"[1-9]\d*", self._shared)
-        try:
-            self._open(socket.connect, socket, endpoint)
-        except zmq.ZMQError as error:
-            raise TransportError(
-                f"endpoint {endpoint} cannot be connected to ({error.strerror}); correct it"
-            ) from error
-
-    def _open(self, how: Callable[[str], Any], socket: zmq.Socket[bytes], endpoint: str) -> None:
-        socket.set(zmq.IPV6, int("[" in endpoint))
-        how(endpoint)
-
-    def close(self) -> None:
-        for socket in self._sockets:
-            socket.close()
-        if not self._shared:
-            self._context.term()
-
-
 class _Identified(msgspec.Struct):
     id: int | str | None = None
 
@@ -501,44 +427,6 @@ _encode = msgspec.json.encode
 
 def _refuse(request: Request) -> Any:
     raise TransportError(f"request {request.request!r} is unknown; this daemon knows snapshot and replay")
-
-
-def _take(socket: zmq.Socket[bytes]) -> bytes | None:
-    """Return the last frame of the next message, or None when there is none."""
-    try:
-        return socket.recv_multipart(zmq.NOBLOCK)[-1]
-    except zmq.Again:
-        return None
-
-
-def _host(endpoint: str, port: str, shared: bool) -> str:
-    """Return the host of a TCP endpoint, empty for others, or raise TransportError."""
-    tcp = re.fullmatch(rf"tcp://(\[[^\]]+\]|[^:/\s]+):({port})", endpoint)
-    if tcp and (not tcp[2].isdigit() or int(tcp[2]) < 65_536):
-        return tcp[1].strip("[]")
-    if re.match(r"(ipc|inproc)://." if shared else r"ipc://.", endpoint):
-        return ""
-    raise TransportError(
-        f"endpoint {endpoint!r} cannot be used; allowed are tcp://HOST:PORT with a port up to 65535, and ipc://PATH"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, an interface or *
-        return False
-
-
-def _is_served(endpoint: str) -> bool:
-    """Whether a process listens at an ipc:// path, which ZeroMQ would take away from it without a word."""
-    scheme, _, path = endpoint.partition("://")
-    if scheme != "ipc" or path[0] in "@*":
-        return False
-    with sockets.socket(sockets.AF_UNIX) as probe, suppress(OSError):
-        probe.connect(path)
-        return True
-    return False
 
 
 def _known(types: Collection[str] | None) -> Collection[str]:
@@ -559,28 +447,3 @@ def _subscriptions(source: str | None, types: Collection[str], latest: bool) -> 
     if source is None:
         return [TOPIC_PREFIX]
     return [f"{TOPIC_PREFIX}{source}.{t} " for t in types]
-
-
-def _milliseconds(seconds: float) -> int:
-    """Return what ``zmq_poll`` takes; -1 for ever."""
-    return -1 if seconds == inf else max(0, min(ceil(seconds * 1e3), 2**31 - 1))
-
-
-async def _poll_async(awaited: list[tuple[zmq.Socket[bytes], int]], timeout_s: float) -> None:
-    """Wait in the running event loop until a socket is ready (or might be), or the time is over."""
-    import asyncio
-
-    if zmq.zmq_poll(awaited, 0):  # also arms the sockets' file descriptors
-        return
-    loop, woken = asyncio.get_running_loop(), asyncio.Event()
-    descriptors = [socket.fileno() for socket, _ in awaited]
-    for descriptor in descriptors:
-        loop.add_reader(descriptor, woken.set)
-    try:
-        async with asyncio.timeout(None if timeout_s == inf else timeout_s):
-            await woken.wait()
-    except TimeoutError:
-        pass
-    finally:
-        for descriptor in descriptors:
-            loop.remove_reader(descriptor)

@@ -209,9 +209,7 @@ def _words(event: AnyEvent, statuses: dict[str, str]) -> str:
 _BLOCKS = {"█": (0, 0, 8, 8), "▀": (0, 0, 8, 4), "▄": (0, 4, 8, 4), "▖": (0, 4, 4, 4)}
 _BLOCKS |= {partial: (0, 0, n, 8) for n, partial in enumerate("▏▎▍▌▋▊▉", 1)}
 _CRISP = 'shape-rendering="crispEdges"'
-_SVG_TEXT = re.compile(
-    rf'<text (class="[^"]+") x="([\d.]+)" y="([\d.]+)" [^>]*>([{"".join(_BLOCKS)}]+)</text>'
-)
+_SVG_TEXT = re.compile(rf'<text (class="[^"]+") x="([\d.]+)" y="([\d.]+)" [^>]*>([{"".join(_BLOCKS)}]+)</text>')
 
 
 def export_svg(state: ViewState, path: str | Path, width: int = 80, height: int = 24) -> None:

@@ -137,8 +137,8 @@ class Worker:
     def _drain(self) -> None:
         """Analyse what was captured before the end, then close what is open."""
         deadline_s = time.monotonic() + READ_TIMEOUT_S
-        while time.monotonic() < deadline_s and isinstance(item := self.source.read(0.0), Block):
-            self._analyse(item)
+        while time.monotonic() < deadline_s and (item := self.source.read(0.0)) is not None:
+            self._turn(item)
         self._publish(self._pipeline.finish())
 
     def _analyse(self, block: Block) -> None:
@@ -156,8 +156,9 @@ class Worker:
             self._publish(self._pipeline.interrupt(self._pipeline.next_sample))
         if hole.cause != "muted":
             self._last_loss_s = time.monotonic()
-        log = _log.info if hole.cause == "muted" else _log.warning
-        log("%s: %s %s, %d samples lost", self.source_id, hole.cause, hole.phase, hole.lost_samples)
+        if hole.phase == "end":
+            log = _log.info if hole.cause == "muted" else _log.warning
+            log("%s: %s, %d samples lost", self.source_id, hole.cause, hole.lost_samples)
         gap = Gap(
             source=self.source_id,
             session=self._publisher.session,

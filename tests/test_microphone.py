@@ -17,11 +17,13 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serstream.capture import RELAXATION, CaptureClock, Device, DeviceRing, Transfer, choose
+from serstream.capture import Device, choose
+from serstream.capture_process import CaptureProcess, devices
 from serstream.config import MicrophoneSource
 from serstream.errors import SourceError
-from serstream.microphone import CaptureProcess, Microphone, devices
+from serstream.microphone import Microphone
 from serstream.ring import Block, Hole, SampleRing, Slot
+from serstream.transfer import RELAXATION, CaptureClock, DeviceRing, Transfer
 
 RATE = 16_000
 ROOT = Path(__file__).parent.parent

@@ -33,6 +33,14 @@ def test_the_shipped_model_hears_a_corpus_that_it_never_trained_on(corpus: Path)
 
 def test_twin_and_shipped_model_share_recipe_and_calibration() -> None:
     twin, shipped = load_model(TWIN).manifest, load_model(packaged("models/serstream")).manifest
-    for field in ("front_end", "emotions", "groups", "segment_frames", "step_frames", "context_frames", "temperature"):
+    for field in (
+        "front_end",
+        "emotions",
+        "groups",
+        "segment_frames",
+        "step_frames",
+        "context_frames",
+        "temperature",
+    ):
         assert getattr(twin, field) == getattr(shipped, field), field
     assert shipped.scores["ravdess_speech, fold 1"]["uar"] >= 0.60

@@ -21,7 +21,12 @@ def test_it_is_short() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for document in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "CONTRIBUTING.md", ROOT / "models/README.md"):
+    for document in (
+        ROOT / "README.md",
+        *ROOT.glob("docs/*.md"),
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "models/README.md",
+    ):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name} links to {target}"
@@ -34,7 +39,11 @@ def test_the_two_commands_are_scripts_of_the_project() -> None:
 
 
 def test_every_command_that_it_names_exists() -> None:
-    names = {n for line in re.findall(r"^    serstream ([a-z |]+)", README, re.MULTILINE) for n in re.findall(r"[a-z]+", line)}
+    names = {
+        n
+        for line in re.findall(r"^    serstream ([a-z |]+)", README, re.MULTILINE)
+        for n in re.findall(r"[a-z]+", line)
+    }
     actions = next(a for a in parser()._subparsers._group_actions)  # type: ignore[union-attr]
     assert names == set(actions.choices or ())
 
@@ -61,7 +70,9 @@ def test_its_python_hears_a_running_daemon(source: str, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     run = shlex.split(f"{sys.executable} -m serstream run --config {tmp_path / 'config.yaml'}")
     with (
-        subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env) as subscriber,
+        subprocess.Popen(
+            [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env
+        ) as subscriber,
         subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon,
     ):
         try:

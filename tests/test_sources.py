@@ -11,9 +11,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serstream.capture import Resampler
 from serstream.config import DemoSource, FileSource, MicrophoneSource, StdinSource, SyntheticSource
 from serstream.errors import SourceError
+from serstream.resampler import Resampler
 from serstream.sources import Block, Hole, Microphone, SoundFile, Stdin, Synthetic, make, read_file
 
 RATE = 16_000

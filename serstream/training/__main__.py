@@ -16,17 +16,27 @@ CORPORA = "ravdess_speech,ravdess_song,crema_d"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m serstream.training", description="Train, export and score the network.")
+    parser = argparse.ArgumentParser(
+        prog="python -m serstream.training", description="Train, export and score the network."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     p = commands.add_parser("prepare", help="compute the features of all clips, once")
     p.add_argument("--data", type=Path, required=True, help="folder with a manifest.csv, or of RAVDESS recordings")
     p.add_argument("--corpora", default=CORPORA, help="which of them to train on (%(default)s)")
-    p.add_argument("--variants", type=int, default=10, help="renderings of each clip, the first unchanged (%(default)s)")
+    p.add_argument(
+        "--variants", type=int, default=10, help="renderings of each clip, the first unchanged (%(default)s)"
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     t = commands.add_parser("train", help="fit a network, or go on with it")
     t.add_argument("run", type=Path, help="folder of the run")
-    t.add_argument("--fold", type=int, default=0, choices=range(6), help="speakers left out for test, 1 to 5; 0 leaves none out")
+    t.add_argument(
+        "--fold",
+        type=int,
+        default=0,
+        choices=range(6),
+        help="speakers left out for test, 1 to 5; 0 leaves none out",
+    )
     t.add_argument("--recipe", type=Path, help="JSON with fields of the recipe that differ from the default")
     t.add_argument("--seed", type=int, default=0)
     e = commands.add_parser("export", help="quantise a run to int8, calibrate it, and write model folder and manifest")
@@ -42,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     v.add_argument("--record", type=Path, metavar="MODEL", help="keep the figures in the manifest of this model folder")
     v.add_argument("--json", action="store_true", help="print one JSON object")
     for command in (p, t, e):
-        command.add_argument("--cache", type=Path, default=Path("runs/features"), help="prepared features (%(default)s)")
+        command.add_argument(
+            "--cache", type=Path, default=Path("runs/features"), help="prepared features (%(default)s)"
+        )
     return parser
 
 
@@ -63,7 +75,13 @@ def _run(args: argparse.Namespace) -> None:
     if args.command == "prepare":
         names = tuple(args.corpora.split(","))
         prepare.prepare(
-            args.data, args.cache, front_end=FrontEnd(), n_variants=args.variants, seed=args.seed, jobs=args.jobs, corpora=names
+            args.data,
+            args.cache,
+            front_end=FrontEnd(),
+            n_variants=args.variants,
+            seed=args.seed,
+            jobs=args.jobs,
+            corpora=names,
         )
     elif args.command == "train":
         from serstream.training.fit import fit, single_thread
@@ -73,7 +91,9 @@ def _run(args: argparse.Namespace) -> None:
     elif args.command == "export":
         from serstream.training.calibrate import export_calibrated
 
-        export_calibrated(args.run, prepare.load_prepared(args.cache), args.folder, data=args.data, other=args.calibration)
+        export_calibrated(
+            args.run, prepare.load_prepared(args.cache), args.folder, data=args.data, other=args.calibration
+        )
     else:
         from serstream.training.evaluate import evaluate
 

@@ -22,12 +22,15 @@ UNCERTAIN_SHARE = 0.2
 """Share of validation clips whose posterior stays below the threshold for entering a label."""
 
 
-def export_calibrated(run: Path, prepared: Prepared, folder: Path, *, data: Path | None, other: Path | None) -> Manifest:
-    """Export a run; calibrate it on its validation speakers below ``data``, or take over the calibration of ``other``."""
+def export_calibrated(
+    run: Path, prepared: Prepared, folder: Path, *, data: Path | None, other: Path | None
+) -> Manifest:
+    """Export a run; calibrate it on its validation speakers below ``data``, or as ``other`` is calibrated."""
     recipe = load_run(run)[1]
     if (data is None) == (other is None):
         raise ConfigError("export needs --data to calibrate on, or --calibration with a model folder, and not both")
-    command = f"python -m serstream.training export {run.name} (fold {recipe.fold}, seed {recipe.seed}, {recipe.epochs} epochs)"
+    made_by = f"fold {recipe.fold}, seed {recipe.seed}, {recipe.epochs} epochs"
+    command = f"python -m serstream.training train, export ({made_by})"
     manifest = export(run, prepared, folder, name=folder.name, command=command)
     if other is not None:
         source = load_model(other).manifest
@@ -37,9 +40,15 @@ def export_calibrated(run: Path, prepared: Prepared, folder: Path, *, data: Path
         assert data is not None
         everything = read_corpora(data)
         parts = split(folds(everything), recipe.fold)
-        clips = [c for c in five_classes(everything) if parts.get(c.speaker) == "validation" and c.corpus in recipe.corpus_shares]
+        clips = [
+            c
+            for c in five_classes(everything)
+            if parts.get(c.speaker) == "validation" and c.corpus in recipe.corpus_shares
+        ]
         if not clips:
-            raise ConfigError(f"a run of fold {recipe.fold} has no validation speakers in {data}; give --calibration instead")
+            raise ConfigError(
+                f"a run of fold {recipe.fold} has no validation speakers in {data}; give --calibration instead"
+            )
         changes = fit_calibration(hear(folder, clips), manifest.emotions)
     manifest = msgspec.structs.replace(manifest, **changes)
     write_manifest(folder, manifest)
@@ -49,7 +58,10 @@ def export_calibrated(run: Path, prepared: Prepared, folder: Path, *, data: Path
 def fit_calibration(scored: Scored, emotions: list[str]) -> dict[str, float]:
     """Return temperatures and thresholds for clips that were heard at temperature 1."""
     heard = ~np.isnan(scored.posterior).any(axis=1)
-    logits, voice = np.log(np.maximum(scored.emotion[heard], 1e-12)), np.log(np.maximum(scored.voice[heard], 1e-12))
+    logits, voice = (
+        np.log(np.maximum(scored.emotion[heard], 1e-12)),
+        np.log(np.maximum(scored.voice[heard], 1e-12)),
+    )
     label, sex = scored.label[heard], scored.sex[heard]
     temperature = min(TEMPERATURES, key=lambda t: _surprise(_labels(logits / t, emotions), label))
     confidence = _labels(logits / temperature, emotions).max(axis=1)

@@ -17,7 +17,13 @@ SEXES = ("F", "M")
 UNLABELLED = {"crema_d": ("calm", "surprised")}
 """Emotions that a corpus does not have, although its speakers may well have shown them."""
 
-RAVDESS_FOLDS = ((2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22))
+RAVDESS_FOLDS = (
+    (2, 5, 14, 15, 16),
+    (3, 6, 7, 13, 18),
+    (10, 11, 12, 19, 20),
+    (8, 17, 21, 23, 24),
+    (1, 4, 9, 22),
+)
 
 
 @dataclass(frozen=True, slots=True)

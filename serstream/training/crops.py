@@ -16,7 +16,11 @@ Array = NDArray[np.float32]
 
 
 class Batch(NamedTuple):
-    """``frames`` (n, window_frames, n_mfcc), ``mask`` (n, segment outputs), ``emotion`` and ``allowed`` (n, 8), ``voice`` (n, 2)."""
+    """Examples for the network.
+
+    ``frames`` (n, window_frames, n_mfcc), ``mask`` (n, outputs of a segment), ``emotion`` and ``allowed`` (n, 8),
+    ``voice`` (n, 2).
+    """
 
     frames: Array
     mask: Array
@@ -34,10 +38,15 @@ class Normalisation(NamedTuple):
 
 def normalisation(prepared: Prepared, rows: NDArray[np.int64]) -> Normalisation:
     """Measure the speech frames of some clips, over all renderings."""
-    total, squares, count = 0.0, 0.0, 0
+    total = squares = np.zeros(prepared.features.shape[2])
+    count = 0
     for i in rows:
         span = slice(prepared.first[i], prepared.first[i + 1])
-        x = prepared.features[:, span][:, prepared.speech[span]].reshape(-1, prepared.features.shape[2]).astype(np.float64)
+        x = (
+            prepared.features[:, span][:, prepared.speech[span]]
+            .reshape(-1, prepared.features.shape[2])
+            .astype(np.float64)
+        )
         total, squares, count = total + x.sum(axis=0), squares + np.square(x).sum(axis=0), count + x.shape[0]
     mean = total / count
     return Normalisation(mean.astype(np.float32), np.sqrt(squares / count - mean**2).astype(np.float32))
@@ -63,16 +72,21 @@ class CropSampler:
         total = np.cumsum(np.concatenate([[0], speech]))
         ends = np.arange(1, speech.size + 1)
         inside = total[ends] - total[np.maximum(0, ends - self._recipe.segment_frames)]
-        return ends[inside >= self._recipe.min_segment_frames]
+        return np.asarray(ends[inside >= self._recipe.min_segment_frames])
 
     def batch(self, epoch: int, step: int) -> Batch:
         """Return one training batch, with masks in time and frequency and mixed examples."""
         rng = np.random.default_rng((self._recipe.seed, epoch, step))
         shares = self._recipe.corpus_shares
-        names = rng.choice(list(shares), self._recipe.batch_size, p=np.array(list(shares.values())) / sum(shares.values()))
+        names = rng.choice(
+            list(shares), self._recipe.batch_size, p=np.array(list(shares.values())) / sum(shares.values())
+        )
         rows = [int(rng.choice(self._rows[name])) for name in names]
         variants = rng.integers(self._data.features.shape[0], size=len(rows))
-        crops = [self._crop(r, int(rng.choice(self._ends(r))), int(v), rng) for r, v in zip(rows, variants, strict=True)]
+        variants[rng.random(len(rows)) < self._recipe.clean_share] = 0
+        crops = [
+            self._crop(r, int(rng.choice(self._ends(r))), int(v), rng) for r, v in zip(rows, variants, strict=True)
+        ]
         frames = np.stack([c[0] for c in crops])
         self._hide(frames, rng)
         frames = (frames - self._scale.mean) / self._scale.std
@@ -80,7 +94,9 @@ class CropSampler:
         batch = Batch(frames, np.stack([c[1] for c in crops]), *self._targets(rows))
         return self._mix(batch, names, rng)
 
-    def _crop(self, row: int, end: int, variant: int, rng: np.random.Generator) -> tuple[Array, Array, NDArray[np.bool_]]:
+    def _crop(
+        self, row: int, end: int, variant: int, rng: np.random.Generator
+    ) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Return the window that ends at frame ``end``, the pooling mask, and where the stream had not begun."""
         recipe, data = self._recipe, self._data
         first, n = int(data.first[row]), recipe.window_frames
@@ -92,7 +108,9 @@ class CropSampler:
         missing = n - (end - start)
         if missing and rng.random() < 0.5:
             missing = self._prepend(window, missing, variant, data.clips[row].speaker, rng)
-        pooled = speech[-recipe.segment_frames :].reshape(-1, recipe.shape.stride).sum(axis=1) * 2 >= recipe.shape.stride
+        pooled = (
+            speech[-recipe.segment_frames :].reshape(-1, recipe.shape.stride).sum(axis=1) * 2 >= recipe.shape.stride
+        )
         return window, pooled.astype(np.float32), np.arange(n) < missing
 
     def _prepend(self, window: Array, missing: int, variant: int, speaker: str, rng: np.random.Generator) -> int:
@@ -111,7 +129,7 @@ class CropSampler:
                 width = int(rng.integers(1, 7))
                 band = int(rng.integers(0, self._dct.shape[1] - width))
                 bands = self._dct[:, band : band + width]
-                x -= ((x - mean) @ bands) @ bands.T
+                x[:] -= ((x - mean) @ bands) @ bands.T
             if rng.random() < 0.5:
                 length = int(rng.integers(4, 20))
                 start = int(rng.integers(0, x.shape[0] - length))

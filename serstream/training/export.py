@@ -1,4 +1,4 @@
-"""From a trained network to ``model.tflite`` (full-integer int8, signatures ``trunk`` and ``head``) and its manifest."""
+"""From a trained network to ``model.tflite`` (int8, signatures ``trunk`` and ``head``) and its manifest."""
 
 from __future__ import annotations
 

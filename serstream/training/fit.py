@@ -143,7 +143,10 @@ def _compile_step(model: keras.Model, recipe: Recipe) -> Any:
 def uar(model: keras.Model, batch: Batch) -> float:
     """Return the unweighted average recall of whole clips over the emotions that their corpora have."""
     logits = np.concatenate(
-        [model([batch.frames[i : i + 256], batch.mask[i : i + 256]])["emotion"].numpy() for i in range(0, len(batch.mask), 256)]
+        [
+            model([batch.frames[i : i + 256], batch.mask[i : i + 256]])["emotion"].numpy()
+            for i in range(0, len(batch.mask), 256)
+        ]
     )
     predicted = np.argmax(logits - 1e9 * (1 - batch.allowed), axis=1)
     actual = np.argmax(batch.emotion, axis=1)

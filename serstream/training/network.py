@@ -34,7 +34,7 @@ def _norm_relu(x: Any) -> Any:
 
 
 def build_trunk(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> keras.Model:
-    """Return the trunk: (n, n_frames, n_mfcc) normalised cepstra to (n, outputs, channels), one output every 4 frames."""
+    """Return the trunk: normalised cepstra (n, n_frames, n_mfcc) to (n, outputs, channels), one every 4 frames."""
     frames = keras.Input((n_frames, n_mfcc), name="frames")
     x = _norm_relu(layers.Conv1D(shape.channels, shape.first_kernel, strides=2, use_bias=False)(frames))
     x = _norm_relu(layers.SeparableConv1D(shape.channels, shape.kernel, strides=2, use_bias=False)(x))

@@ -47,8 +47,8 @@ def read_clip(path: Path) -> NDArray[np.float32]:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise SourceError(f"{path} cannot be read ({error}); replace it, or leave it out of the corpus") from error
-    mono = samples.mean(axis=1, dtype=np.float32)
-    return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
+    mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+    return mono if rate == SAMPLE_RATE else np.asarray(soxr.resample(mono, rate, SAMPLE_RATE), np.float32)
 
 
 def speech_frames(samples: NDArray[np.float32], n_frames: int) -> NDArray[np.bool_]:
@@ -99,7 +99,14 @@ def _work(job: tuple[int, Path]) -> tuple[Features, NDArray[np.bool_]]:
 
 
 def prepare(
-    data: Path, cache: Path, *, front_end: FrontEnd, n_variants: int, seed: int, jobs: int, corpora: tuple[str, ...]
+    data: Path,
+    cache: Path,
+    *,
+    front_end: FrontEnd,
+    n_variants: int,
+    seed: int,
+    jobs: int,
+    corpora: tuple[str, ...],
 ) -> None:
     """Compute the features of every labelled clip of ``corpora`` below ``data`` into the folder ``cache``."""
     everything = read_corpora(data)
@@ -115,13 +122,22 @@ def prepare(
             features.append(f)
             speech.append(s)
             if done % 250 == 0 or done == len(clips):
-                print(f"\r{done} of {len(clips)} clips, {time.monotonic() - started:.0f} s", end="", file=sys.stderr)
+                print(
+                    f"\r{done} of {len(clips)} clips, {time.monotonic() - started:.0f} s",
+                    end="",
+                    file=sys.stderr,
+                )
     print(file=sys.stderr)
     np.save(cache / "features.npy", np.concatenate(features, axis=1))
     np.save(cache / "speech.npy", np.concatenate(speech))
     np.save(cache / "first.npy", np.cumsum([0, *(s.size for s in speech)]))
     rows = [asdict(c) | {"path": str(c.path)} for c in clips]
-    index = {"front_end": msgspec.to_builtins(front_end), "n_variants": n_variants, "seed": seed, "clips": rows}
+    index = {
+        "front_end": msgspec.to_builtins(front_end),
+        "n_variants": n_variants,
+        "seed": seed,
+        "clips": rows,
+    }
     (cache / "index.json").write_text(json.dumps(index))
 
 
@@ -130,7 +146,9 @@ def load_prepared(cache: Path) -> Prepared:
     try:
         index = json.loads((cache / "index.json").read_text())
     except FileNotFoundError as error:
-        raise SourceError(f"{cache} holds no prepared features; run `python -m serstream.training prepare` first") from error
+        raise SourceError(
+            f"{cache} holds no prepared features; run `python -m serstream.training prepare` first"
+        ) from error
     return Prepared(
         clips=[Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]],
         front_end=msgspec.convert(index["front_end"], FrontEnd),

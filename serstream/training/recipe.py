@@ -28,16 +28,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a model is trained.
 
     ``fold`` (1 to 5) is left out for test, with a few speakers of the next fold for validation; 0 trains on everyone.
-    ``corpus_shares`` is the share of each corpus in an epoch of ``crops_per_epoch`` crops.
+    An epoch is ``crops_per_epoch`` crops, ``corpus_shares`` of each corpus; ``clean_share`` of them come from clips as
+    they are, the others from any rendering.
     """
 
     fold: int = 0
     seed: int = 0
-    epochs: int = 60
+    epochs: int = 120
     crops_per_epoch: int = 4096
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
+    clean_share: float = 0.3
     label_smoothing: float = 0.1
     mixup: float = 0.2
     voice_weight: float = 0.2
@@ -70,6 +72,4 @@ def split(speakers: dict[str, int], fold: int) -> dict[str, str]:
     following = fold % 5 + 1
     validation = {f"ravdess-A{a:02d}" for a in RAVDESS_FOLDS[following - 1][:3]}
     validation |= set(sorted(s for s, f in speakers.items() if f == following and s.startswith("crema"))[:5])
-    return {
-        s: "test" if f == fold else "validation" if s in validation else "train" for s, f in speakers.items()
-    }
+    return {s: "test" if f == fold else "validation" if s in validation else "train" for s, f in speakers.items()}

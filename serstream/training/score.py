@@ -56,9 +56,7 @@ def _hear(path: Path) -> tuple[list[float], list[float], list[float], bool]:
 
 def five_classes(clips: Sequence[Clip]) -> list[Clip]:
     """Return the clips that the five-class tables score: RAVDESS without neutral, other corpora with it as calm."""
-    return [
-        c for c in clips if c.emotion in LABELS or (c.emotion == "neutral" and not c.corpus.startswith("ravdess"))
-    ]
+    return [c for c in clips if c.emotion in LABELS or (c.emotion == "neutral" and not c.corpus.startswith("ravdess"))]
 
 
 def hear(folder: Path, clips: Sequence[Clip], *, jobs: int = 2, runtime: str = "litert") -> Scored:
@@ -79,7 +77,10 @@ def recalls(actual: NDArray[np.int64], probabilities: Vectors) -> list[float]:
 def calibration_error(actual: NDArray[np.int64], probabilities: Vectors, n_bins: int = 15) -> float:
     """Return the expected calibration error of the largest probability (Guo et al. 2017), equal-width bins."""
     rows = ~np.isnan(probabilities).any(axis=1)
-    confidence, correct = probabilities[rows].max(axis=1), np.argmax(probabilities[rows], axis=1) == actual[rows]
+    confidence, correct = (
+        probabilities[rows].max(axis=1),
+        np.argmax(probabilities[rows], axis=1) == actual[rows],
+    )
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     gaps = [abs(confidence[bins == b].mean() - correct[bins == b].mean()) * np.mean(bins == b) for b in np.unique(bins)]
     return float(np.sum(gaps))
@@ -91,7 +92,10 @@ def summary(scored: Scored) -> dict[str, Any]:
     predicted = np.where(heard, np.argmax(scored.posterior, axis=1), -1)
     per_label = recalls(scored.label, scored.posterior)
     present = [LABELS[k] for k in np.unique(scored.label)]
-    confusion = [[int(np.sum((scored.label == a) & (predicted == p))) for p in (*range(len(LABELS)), -1)] for a in range(len(LABELS))]
+    confusion = [
+        [int(np.sum((scored.label == a) & (predicted == p))) for p in (*range(len(LABELS)), -1)]
+        for a in range(len(LABELS))
+    ]
     figures = {
         "clips": len(scored.label),
         "uar": np.mean(per_label),

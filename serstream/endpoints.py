@@ -1,0 +1,146 @@
+"""Sockets of one end of the wire: which endpoints are allowed, binding, connecting, waiting, closing."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket as sockets
+from collections.abc import Callable
+from contextlib import suppress
+from math import ceil, inf
+from typing import Any
+
+import zmq
+
+from serstream.errors import TransportError
+
+HEARTBEAT_S = 5.0
+
+
+class Wire:
+    """The sockets of one end and their context, which are closed together."""
+
+    def __init__(self, context: zmq.Context[Any] | None) -> None:
+        self._shared = context is not None
+        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
+        self._sockets: list[zmq.Socket[bytes]] = []
+
+    def socket(self, kind: int, options: dict[int, int]) -> zmq.Socket[bytes]:
+        made: zmq.Socket[bytes] = self._context.socket(kind)
+        self._sockets.append(made)
+        made.linger = 0
+        heartbeat = {
+            zmq.HEARTBEAT_IVL: int(HEARTBEAT_S * 1e3),
+            zmq.HEARTBEAT_TIMEOUT: int(3 * HEARTBEAT_S * 1e3),
+        }
+        for option, value in (heartbeat | options).items():
+            made.set(option, value)
+        return made
+
+    def monitor(self, watched: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+        """Return a socket that receives one message for each connection that ``watched`` makes."""
+        monitor: zmq.Socket[bytes] = watched.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._sockets.append(monitor)
+        return monitor
+
+    def bind(self, socket: zmq.Socket[bytes], endpoint: str, insecure: bool, key: str) -> str:
+        """Bind and return the endpoint as bound; ``key`` names it in the configuration."""
+        host = _host(endpoint, r"\d+|\*", self._shared)
+        if host and not insecure and not _is_loopback(host):
+            raise TransportError(
+                f"endpoint {endpoint} would let other machines listen unencrypted; bind 127.0.0.1 or an "
+                "ipc:// path, or set transport.insecure to true"
+            )
+        in_use = f"endpoint {endpoint} is in use; stop what uses it (another serstream?) or change {key}"
+        if _is_served(endpoint):
+            raise TransportError(in_use)
+        try:
+            self._open(socket.bind, socket, endpoint.replace("tcp://localhost:", "tcp://127.0.0.1:"))
+        except zmq.ZMQError as error:
+            reason = f"endpoint {endpoint} cannot be bound ({error.strerror}); change {key}"
+            raise TransportError(in_use if error.errno == zmq.EADDRINUSE else reason) from error
+        bound = socket.get(zmq.LAST_ENDPOINT)
+        assert isinstance(bound, bytes)
+        return bound.decode().rstrip("\0")
+
+    def connect(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        _host(endpoint, r"[1-9]\d*", self._shared)
+        try:
+            self._open(socket.connect, socket, endpoint)
+        except zmq.ZMQError as error:
+            raise TransportError(
+                f"endpoint {endpoint} cannot be connected to ({error.strerror}); correct it"
+            ) from error
+
+    def _open(self, how: Callable[[str], Any], socket: zmq.Socket[bytes], endpoint: str) -> None:
+        socket.set(zmq.IPV6, int("[" in endpoint))
+        how(endpoint)
+
+    def close(self) -> None:
+        for socket in self._sockets:
+            socket.close()
+        if not self._shared:
+            self._context.term()
+
+
+def take(socket: zmq.Socket[bytes]) -> bytes | None:
+    """Return the last frame of the next message, or None when there is none."""
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK)[-1]
+    except zmq.Again:
+        return None
+
+
+def _host(endpoint: str, port: str, shared: bool) -> str:
+    """Return the host of a TCP endpoint, empty for others, or raise TransportError."""
+    tcp = re.fullmatch(rf"tcp://(\[[^\]]+\]|[^:/\s]+):({port})", endpoint)
+    if tcp and (not tcp[2].isdigit() or int(tcp[2]) < 65_536):
+        return tcp[1].strip("[]")
+    if re.match(r"(ipc|inproc)://." if shared else r"ipc://.", endpoint):
+        return ""
+    raise TransportError(
+        f"endpoint {endpoint!r} cannot be used; allowed are tcp://HOST:PORT with a port up to 65535, and ipc://PATH"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, an interface or *
+        return False
+
+
+def _is_served(endpoint: str) -> bool:
+    """Whether a process listens at an ipc:// path, which ZeroMQ would take away from it without a word."""
+    scheme, _, path = endpoint.partition("://")
+    if scheme != "ipc" or path[0] in "@*":
+        return False
+    with sockets.socket(sockets.AF_UNIX) as probe, suppress(OSError):
+        probe.connect(path)
+        return True
+    return False
+
+
+def milliseconds(seconds: float) -> int:
+    """Return what ``zmq_poll`` takes; -1 for ever."""
+    return -1 if seconds == inf else max(0, min(ceil(seconds * 1e3), 2**31 - 1))
+
+
+async def poll_async(awaited: list[tuple[zmq.Socket[bytes], int]], timeout_s: float) -> None:
+    """Wait in the running event loop until a socket is ready (or might be), or the time is over."""
+    import asyncio
+
+    if zmq.zmq_poll(awaited, 0):  # also arms the sockets' file descriptors
+        return
+    loop, woken = asyncio.get_running_loop(), asyncio.Event()
+    descriptors = [socket.fileno() for socket, _ in awaited]
+    for descriptor in descriptors:
+        loop.add_reader(descriptor, woken.set)
+    try:
+        async with asyncio.timeout(None if timeout_s == inf else timeout_s):
+            await woken.wait()
+    except TimeoutError:
+        pass
+    finally:
+        for descriptor in descriptors:
+            loop.remove_reader(descriptor)

@@ -1,0 +1,46 @@
+"""Any rate and number of channels to one channel at another rate, statefully."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Resampler:
+    """Mix down to mono, replace what is not finite by 0, and resample; equal for any cutting of the signal.
+
+    Called from one thread.
+
+    Attributes
+    ----------
+    non_finite : int
+        Samples replaced so far, counted at the incoming rate after mixing down.
+    """
+
+    def __init__(self, rate_in: int, rate_out: int) -> None:
+        self.non_finite = 0
+        self._stream: Any = None
+        if rate_in != rate_out:
+            import soxr
+
+            self._stream = soxr.ResampleStream(rate_in, rate_out, 1, dtype="float32", quality="HQ")
+
+    def push(self, block: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
+        """Take samples of shape (n_samples, channels), return mono of shape (m,), at ``last`` all of it."""
+        mono = self._clean(block)
+        if self._stream is None:
+            return mono
+        resampled: NDArray[np.float32] = self._stream.resample_chunk(mono, last=last)
+        return resampled
+
+    def _clean(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            # copies in either case: what came in is overwritten by the next block
+            mono = block[:, 0].copy() if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        finite = np.isfinite(mono)
+        if not finite.all():
+            self.non_finite += int(mono.size - np.count_nonzero(finite))
+            mono[~finite] = 0.0
+        return mono

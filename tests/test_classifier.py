@@ -1,0 +1,368 @@
+"""The classifier: streaming equals recomputing to the bit, and a model that does not fit is refused in a sentence."""
+
+import hashlib
+import importlib.util
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from serstream.classifier import Classifier, Manifest, Model, Scores, interpreter, load_model, softmax
+from serstream.errors import ModelError
+from serstream.events import LABELS
+from serstream.features import FrontEnd
+from serstream.pipeline import Pipeline
+from serstream.resources import packaged
+
+SHIPPED = packaged("models/serstream")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(SHIPPED)
+
+
+@pytest.fixture
+def classifier(model: Model) -> Classifier:
+    return Classifier(model)
+
+
+def random_frames(model: Model, n_frames: int, seed: int = 0) -> np.ndarray:
+    """Cepstra as they might be, slowly changing like speech."""
+    m, rng = model.manifest, np.random.default_rng(seed)
+    steps = rng.normal(size=(n_frames, len(m.mean))) * 0.5
+    walk = np.array([sum(steps[max(0, i - 8) : i + 1]) for i in range(n_frames)])
+    return (walk * m.std + m.mean).astype(np.float32)
+
+
+def random_speech(n_frames: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(n_frames) < 0.7
+
+
+def run(classifier: Classifier, frames: np.ndarray, speech: np.ndarray) -> list[Scores | None]:
+    step = classifier.manifest.step_frames
+    starts = range(0, len(frames), step)
+    return [classifier.step(frames[s : s + step], speech[s : s + step]) for s in starts]
+
+
+def as_bytes(scores: list[Scores | None]) -> list[bytes | None]:
+    return [None if s is None else s.emotion.tobytes() + s.voice.tobytes() for s in scores]
+
+
+class Recomputed:
+    """The same network from scratch: the trunk over segment and context anew, and pooling in float64."""
+
+    def __init__(self, model: Model) -> None:
+        self.m = model.manifest
+        network = interpreter(model.content)
+        self.trunk, self.head = (network.get_signature_runner(name) for name in ("trunk", "head"))
+        details = self.trunk.get_input_details() | self.trunk.get_output_details()
+        details |= self.head.get_input_details() | self.head.get_output_details()
+        self.scale = {name: d["quantization"] for name, d in details.items()}
+
+    def quantise(self, name: str, x: np.ndarray) -> np.ndarray:
+        scale, zero = self.scale[name]
+        return np.clip(np.rint(x / scale) + zero, -128, 127).astype(np.int8)
+
+    def real(self, name: str, q: np.ndarray) -> np.ndarray:
+        scale, zero = self.scale[name]
+        return (q.astype(np.float64) - zero) * scale
+
+    def activations(self, frames: np.ndarray, first: int, shift: int = 0) -> np.ndarray:
+        """Return the int8 outputs for frames from ``first``, by windows that begin ``shift`` frames late."""
+        m = self.m
+        x = (frames - np.array(m.mean, np.float32)) / np.array(m.std, np.float32)
+        x = np.concatenate([np.zeros((m.context_frames, x.shape[1]), np.float32), x])
+        q = self.quantise("frames", x)
+        window = m.context_frames + m.step_frames
+        starts = range(first + shift, len(frames) - m.step_frames + 1, m.step_frames)
+        outputs = [self.trunk(frames=q[None, s : s + window])["activations"][0].copy() for s in starts]
+        return np.concatenate(outputs)
+
+    def scores(self, frames: np.ndarray, speech: np.ndarray) -> Scores | None:
+        """Return the scores of the segment that ends with the last frame; whole steps alone."""
+        m = self.m
+        first = max(0, len(frames) - m.segment_frames)
+        is_speech = speech[first:].reshape(-1, m.stride).mean(axis=1) >= 0.5
+        if is_speech.sum() * m.stride < m.min_segment_frames:
+            return None
+        x = self.real("activations", self.activations(frames, first))[is_speech]
+        pooled = np.concatenate([x.mean(axis=0), np.sqrt(x.var(axis=0) + 1e-5)])
+        out = self.head(pooled=self.quantise("pooled", pooled)[None])
+        emotion, voice = (self.real(name, out[name][0]) for name in ("emotion", "voice"))
+        return Scores(softmax(emotion / m.temperature), softmax(voice / m.voice_temperature))
+
+
+def test_streamed_equals_recomputed_from_segment_and_context(model: Model, classifier: Classifier) -> None:
+    frames, speech = random_frames(model, 320), random_speech(320)
+    streamed = run(classifier, frames, speech)
+    ends = range(model.manifest.step_frames, 321, model.manifest.step_frames)
+    recomputed = [Recomputed(model).scores(frames[:end], speech[:end]) for end in ends]
+    assert as_bytes(streamed) == as_bytes(recomputed)
+    assert streamed[0] is None
+    assert streamed[-1] is not None
+
+
+def test_the_trunk_gives_the_same_bytes_wherever_its_window_begins(model: Model) -> None:
+    frames, stride = random_frames(model, 128), model.manifest.stride
+    whole = Recomputed(model).activations(frames, 0)
+    for shift in range(stride, model.manifest.step_frames, stride):
+        late = Recomputed(model).activations(frames, 0, shift)
+        assert late.tobytes() == whole[shift // stride : shift // stride + len(late)].tobytes()
+
+
+def test_after_a_reset_nothing_of_before_is_left(model: Model, classifier: Classifier) -> None:
+    frames, speech = random_frames(model, 160), random_speech(160)
+    fresh = run(classifier, frames, speech)
+    run(classifier, random_frames(model, 96, seed=1), np.ones(96, bool))
+    classifier.reset()
+    assert as_bytes(run(classifier, frames, speech)) == as_bytes(fresh)
+
+
+def test_classifiers_of_one_model_do_not_disturb_each_other(model: Model, classifier: Classifier) -> None:
+    frames, other, speech = random_frames(model, 96), random_frames(model, 96, seed=1), np.ones(96, bool)
+    alone = run(classifier, frames, speech)
+    first, second = Classifier(model), Classifier(model)
+    step, got = model.manifest.step_frames, []
+    for s in range(0, 96, step):
+        got.append(first.step(frames[s : s + step], speech[s : s + step]))
+        second.step(other[s : s + step], speech[s : s + step])
+    assert as_bytes(got) == as_bytes(alone)
+
+
+@pytest.mark.parametrize("n_last", [4, 5, 8, 12, 15])
+def test_a_short_last_step_does_not_depend_on_the_frames_that_are_missing(model: Model, n_last: int) -> None:
+    """It pools what a whole step would, were the rest of that no speech and the segment not yet full."""
+    frames, speech = random_frames(model, 96), np.ones(96, bool)
+    whole_outputs = n_last // model.manifest.stride * model.manifest.stride
+    speech[80 + whole_outputs :] = False
+    full, short = Classifier(model), Classifier(model)
+    expected = run(full, frames, speech)[-1]
+    run(short, frames[:80], speech[:80])
+    got = short.step(frames[80 : 80 + n_last], np.ones(n_last, bool))
+    assert as_bytes([got]) == as_bytes([expected])
+
+
+def test_too_little_speech_gives_no_scores(model: Model, classifier: Classifier) -> None:
+    m = model.manifest
+    frames, speech = random_frames(model, 10 * m.step_frames), np.zeros(10 * m.step_frames, bool)
+    speech[: m.min_segment_frames - m.stride] = True
+    assert not any(run(classifier, frames, speech))
+    speech[m.min_segment_frames - m.stride : m.min_segment_frames] = True
+    classifier.reset()
+    scores = run(classifier, frames, speech)
+    assert [s is not None for s in scores] == [
+        i >= math.ceil(m.min_segment_frames / m.step_frames) - 1 for i in range(10)
+    ]
+
+
+def test_speech_counts_while_it_is_within_the_segment_and_no_longer(model: Model, classifier: Classifier) -> None:
+    m = model.manifest
+    n = m.segment_frames + 4 * m.step_frames
+    frames, speech = random_frames(model, n), np.zeros(n, bool)
+    speech[: m.min_segment_frames] = True
+    heard = [s is not None for s in run(classifier, frames, speech)]
+    assert heard.index(True) == math.ceil(m.min_segment_frames / m.step_frames) - 1
+    assert len(heard) - 1 - heard[::-1].index(True) == m.segment_frames // m.step_frames - 1
+
+
+def test_scores_are_probabilities(model: Model, classifier: Classifier) -> None:
+    for scores in run(classifier, random_frames(model, 320), np.ones(320, bool))[4:]:
+        assert scores is not None
+        assert scores.emotion.shape == (len(model.manifest.emotions),)
+        assert scores.voice.shape == (2,)
+        for p in scores:
+            assert np.all(p > 0.0)
+            assert math.isclose(p.sum(), 1.0)
+
+
+def test_a_higher_temperature_is_less_certain_and_decides_the_same(model: Model) -> None:
+    frames, speech = random_frames(model, 96), np.ones(96, bool)
+    cool, warm = (
+        run(
+            Classifier(model._replace(manifest=msgspec.structs.replace(model.manifest, temperature=t))),
+            frames,
+            speech,
+        )[-1]
+        for t in (1.0, 3.0)
+    )
+    assert cool is not None
+    assert warm is not None
+    assert warm.emotion.max() < cool.emotion.max()
+    assert warm.emotion.argmax() == cool.emotion.argmax()
+
+
+def test_what_is_beyond_int8_saturates_and_does_not_wrap(model: Model) -> None:
+    m, speech = model.manifest, np.ones(64, bool)
+    huge, huger = (run(Classifier(model), np.full((64, len(m.mean)), x, np.float32), speech) for x in (1e5, 1e7))
+    assert as_bytes(huge) == as_bytes(huger)
+    low = run(Classifier(model), np.full((64, len(m.mean)), -1e7, np.float32), speech)
+    assert as_bytes(low) != as_bytes(huge)
+
+
+def test_the_runtime_does_not_chat_and_standard_error_still_works(
+    model: Model, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Classifier(model)
+    assert capfd.readouterr() == ("", "")
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
+
+
+def test_the_shipped_model_says_what_it_is(model: Model) -> None:
+    m = model.manifest
+    assert tuple(m.groups) == LABELS
+    assert m.licence == "CC-BY-NC-SA-4.0"
+    assert m.corpora
+    assert m.front_end == FrontEnd()
+    assert hashlib.sha256(model.content).hexdigest() == m.sha256
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("manifest.json", "model.tflite"):
+        shutil.copy(SHIPPED / name, tmp_path / name)
+    return tmp_path
+
+
+def change(folder: Path, **fields: Any) -> None:
+    """Write fields of the manifest as a person might, without any check."""
+    path = folder / "manifest.json"
+    path.write_bytes(msgspec.json.encode(msgspec.json.decode(path.read_bytes()) | fields))
+
+
+def replace_network(folder: Path, content: bytes) -> None:
+    """Put another network there, and let the manifest name it."""
+    (folder / "model.tflite").write_bytes(content)
+    change(folder, sha256=hashlib.sha256(content).hexdigest())
+
+
+def sentence(error: BaseException) -> str:
+    text = str(error)
+    assert "\n" not in text
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize("missing", ["manifest.json", "model.tflite"])
+def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(ModelError, match=f"has no readable {missing} .*; name a shipped model or a folder with"):
+        load_model(folder)
+
+
+def test_a_folder_in_place_of_a_file_is_named(folder: Path) -> None:
+    (folder / "model.tflite").unlink()
+    (folder / "model.tflite").mkdir()
+    with pytest.raises(ModelError, match=r"has no readable model\.tflite"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"name": "x"}', b'{"x":' + b"[" * 100_000])
+def test_a_damaged_manifest_is_refused(folder: Path, text: bytes) -> None:
+    (folder / "manifest.json").write_bytes(text)
+    with pytest.raises(
+        ModelError, match=r"manifest\.json is not a manifest of serstream-model/1: .*; export the model"
+    ):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"schema": "serstream-model/2"}, "schema"),
+        ({"sha256": 5}, "sha256"),
+        ({"stride": 0}, "stride"),
+        ({"stride": 3}, "segment_frames and step_frames must be multiples of stride 3"),
+        ({"min_segment_frames": 164}, "min_segment_frames is 164; it must be at most segment_frames 160"),
+        (
+            {"enter_threshold": 0.3, "exit_threshold": 0.4},
+            "exit_threshold is 0.4; it must be at most enter_threshold 0.3",
+        ),
+        ({"temperature": 0.0}, "temperature"),
+        ({"mean": [0.0] * 39}, "mean and std must each hold n_mfcc 40 numbers"),
+        ({"std": [1.0] * 39 + [0.0]}, "std holds 0.0; every number must be above 0"),
+        ({"groups": {"calm": ["calm"]}}, "groups must make the labels calm, happy, sad, angry, fearful"),
+        ({"emotions": ["calm", "happy", "sad", "angry"]}, "groups must make the labels"),
+        ({"groups": {label: ["calm"] for label in LABELS}}, "groups must make the labels"),
+        ({"front_end": {"n_fft": 100}}, "n_fft is 100; it must be a power of two"),
+        ({"front_end": {"hop": 100}}, "unknown field `hop`"),
+        ({"front_end": {"sample_rate": 48_000}}, "sample_rate is 48000; it must be 16000"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(folder: Path, fields: dict[str, Any], message: str) -> None:
+    change(folder, **fields)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(folder)
+    sentence(caught.value)
+
+
+def test_unknown_fields_of_a_manifest_are_ignored(folder: Path) -> None:
+    change(folder, of_a_later_version=1)
+    assert isinstance(load_model(folder).manifest, Manifest)
+
+
+def test_a_network_of_another_manifest_is_refused(folder: Path) -> None:
+    content = bytearray((folder / "model.tflite").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.tflite").write_bytes(content)
+    with pytest.raises(ModelError, match="damaged or of another model: install or export the model again") as caught:
+        load_model(folder)
+    sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:64], lambda _: b"\0" * 4096, lambda _: b""]
+)
+def test_a_network_that_the_runtime_refuses_is_refused(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+    replace_network(folder, damage((SHIPPED / "model.tflite").read_bytes()))
+    with pytest.raises(ModelError, match=r"runtime litert cannot run the model: .*; export the model again") as caught:
+        Classifier(load_model(folder))
+    sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"context_frames": 100},
+            "signature trunk of the model has int8 tensors .*193, 40.* needs .*116, 40",
+        ),
+        ({"step_frames": 32}, "signature trunk .*1, 4, .* needs .*1, 8, .*; export the model again"),
+        (
+            {"emotions": [*LABELS, "neutral"]},
+            r"signature head .*'emotion': \(1, 8\).* needs .*'emotion': \(1, 6\)",
+        ),
+        (
+            {"front_end": {"n_mfcc": 13}, "mean": [0.0] * 13, "std": [1.0] * 13},
+            "signature trunk .* needs .*193, 13",
+        ),
+    ],
+)
+def test_a_network_of_other_shapes_than_its_manifest_is_refused(
+    folder: Path, fields: dict[str, Any], message: str
+) -> None:
+    change(folder, **fields)
+    with pytest.raises(ModelError, match=message) as caught:
+        Classifier(load_model(folder))
+    sentence(caught.value)
+
+
+def test_a_model_whose_hop_the_speech_detector_cannot_follow_is_refused(folder: Path) -> None:
+    change(folder, front_end={"hop_length": 128})
+    with pytest.raises(ModelError, match="hop_length 128, but speech detection needs 256") as caught:
+        Pipeline(load_model(folder), source="mic", session="")
+    sentence(caught.value)
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_its_remedy(model: Model) -> None:
+    if importlib.util.find_spec("tflite_runtime"):
+        pytest.skip("tflite-runtime is installed here")
+    with pytest.raises(ModelError, match=r"runtime tflite is not installed .*pip install 'serstream\[tflite\]'"):
+        Classifier(model, "tflite")

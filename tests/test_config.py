@@ -1,0 +1,168 @@
+"""The configuration: its documented defaults, its places, and what it says about mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from serstream import config as configuration
+from serstream.config import Config, DecisionConfig, candidates, load, parse
+from serstream.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+STRUCTS = [
+    found
+    for found in vars(configuration).values()
+    if isinstance(found, type) and issubclass(found, msgspec.Struct) and found is not msgspec.Struct
+]
+
+WRONG = [
+    # text, key, value, what is allowed there
+    ("sources: {}", "sources", "", "at least one source"),
+    ("sources: []", "sources", "[]", "a mapping"),
+    ("sources: {Mic: {kind: microphone}}", "sources", "'Mic'", "1 to 32 of the characters a-z, 0-9, _ and -"),
+    ("sources: {7: {kind: microphone}}", "sources", "7", ""),
+    ("sources: {mic: }", "sources.mic", "None", "one of microphone, file, stdin, synthetic, demo"),
+    ("sources: {mic: {}}", "sources.mic.kind", "missing", "one of microphone, file, stdin, synthetic, demo"),
+    ("sources: {mic: {kind: telepathy}}", "sources.mic.kind", "'telepathy'", "microphone, file, stdin"),
+    ("sources: {mic: {kind: microphone, name: x}}", "sources.mic.name", "unknown", "device, sample_rate"),
+    ("sources: {mic: {kind: microphone, device: '('}}", "sources.mic.device", "'('", "regular expression"),
+    ("sources: {mic: {kind: microphone, device: 3}}", "sources.mic.device", "3", "text"),
+    (
+        "sources: {mic: {kind: microphone, sample_rate: 100}}",
+        "sources.mic.sample_rate",
+        "100",
+        "from 4000 to 384000",
+    ),
+    (
+        "sources: {mic: {kind: microphone, channels: 65}}",
+        "sources.mic.channels",
+        "65",
+        "a whole number from 1 to 64",
+    ),
+    ("sources: {mic: {kind: microphone, channels: 1.5}}", "sources.mic.channels", "1.5", "a whole number"),
+    ("sources: {mic: {kind: microphone, block_s: 0}}", "sources.mic.block_s", "0", "from 0.01 to 1"),
+    ("sources: {mic: {kind: microphone, stall_s: 61}}", "sources.mic.stall_s", "61", "from 0.5 to 60"),
+    ("sources: {a: {kind: file}}", "sources.a.path", "missing", "text"),
+    ("sources: {a: {kind: file, path: x, loop: 1}}", "sources.a.loop", "1", "true or false"),
+    ("sources: {a: {kind: stdin, format: u8}}", "sources.a.format", "'u8'", "one of f32le, s16le, s32le"),
+    ("sources: {a: {kind: synthetic, frequency_hz: 8000}}", "sources.a.frequency_hz", "8000", "below 8000"),
+    ("sources: {a: {kind: synthetic, seed: -1}}", "sources.a.seed", "-1", "from 0"),
+    ("sources: {a: {kind: synthetic, duration_s: 0}}", "sources.a.duration_s", "0", "above 0"),
+    ("modle: x", "modle", "unknown", "sources, model, runtime"),
+    ("model: [a]", "model", "['a']", "text"),
+    ("runtime: onnx", "runtime", "'onnx'", "one of litert, tflite"),
+    ("speech: {threshold: 1.1}", "speech.threshold", "1.1", "a number from 0 to 1"),
+    ("speech: {threshold: high}", "speech.threshold", "'high'", "a number from 0 to 1"),
+    ("speech: 3", "speech", "3", "a mapping"),
+    ("speech: {min_speech_s: 0}", "speech.min_speech_s", "0", "from 0.05 to 5"),
+    ("decision: {smoothing_s: -1}", "decision.smoothing_s", "-1", "from 0 to 30"),
+    (
+        "decision: {enter_threshold: yes}",
+        "decision.enter_threshold",
+        "True",
+        "a number from 0 to 1 or null",
+    ),
+    ("decision: {exit_threshold: 2}", "decision.exit_threshold", "2", "from 0 to 1"),
+    (
+        "decision: {enter_threshold: 0.4, exit_threshold: 0.5}",
+        "decision.exit_threshold",
+        "0.5",
+        "at most that",
+    ),
+    ("decision: {update_s: 0.1}", "decision.update_s", "0.1", "from 0.25 to 60"),
+    ("decision: {priors: {bored: 1}}", "decision.priors", "bored", "calm, happy, sad, angry, fearful"),
+    ("decision: {priors: {calm: 0}}", "decision.priors.calm", "0", "above 0 to 100"),
+    ("decision: {priors: {calm: many}}", "decision.priors.calm", "'many'", "above 0 to 100"),
+    ("transport: {insecure: maybe}", "transport.insecure", "'maybe'", "true or false"),
+    ("transport: {replay_s: .inf}", "transport.replay_s", "inf", "from 0 to 86400"),
+    ("transport: {replay_mb: 0}", "transport.replay_mb", "0", "above 0 to 4096"),
+    ("transport: {events: 5755}", "transport.events", "5755", "text"),
+    ("log_level: loud", "log_level", "'loud'", "one of debug, error, info, warning"),
+    ("decision: {smoothing_s: .nan}", "decision.smoothing_s", "nan", "from 0 to 30"),
+    ("speech: {threshold: [}", "line 1, column", "", "check indentation and quotes"),
+    ("- a\n- b", "the configuration", "['a', 'b']", "a mapping"),
+    ("just words", "the configuration", "'just words'", "a mapping"),
+]
+
+
+def test_the_documented_configuration_is_the_default():
+    assert load(ROOT / "config.yaml")[0] == Config()
+
+
+def test_every_documented_value_is_the_default_and_none_is_left_out():
+    documented = yaml.safe_load((ROOT / "config.yaml").read_text())
+    defaults = msgspec.to_builtins(Config())
+    assert documented == defaults
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
+def test_the_documented_configuration_mentions_every_field_and_kind(struct):
+    text = (ROOT / "config.yaml").read_text()
+    names = [*struct.__struct_fields__, struct.__struct_config__.tag]
+    assert [name for name in names if name and name not in text] == []
+
+
+def test_an_empty_configuration_is_the_default():
+    assert parse("", "empty") == parse("# nothing\n", "comment") == Config()
+
+
+@pytest.mark.parametrize(("text", "key", "value", "allowed"), WRONG, ids=[row[0] for row in WRONG])
+def test_a_mistake_is_said_in_one_line_with_its_key_its_value_and_what_is_allowed(text, key, value, allowed):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "my.yaml")
+    sentence = str(caught.value)
+    assert sentence.startswith("my.yaml")
+    assert "\n" not in sentence
+    assert [part for part in (key, value, allowed) if part not in sentence] == []
+
+
+def test_every_number_says_its_range_when_it_is_outside():
+    for struct in STRUCTS:
+        for found in msgspec.inspect.type_info(struct).fields:
+            types = getattr(found.type, "types", [found.type])
+            for node in types:
+                if isinstance(node, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+                    assert (node.ge, node.gt) != (None, None), f"{struct.__name__}.{found.name} has no range"
+
+
+def test_thresholds_may_be_given_one_at_a_time():
+    assert parse("decision: {exit_threshold: 0.9}", "x").decision == DecisionConfig(exit_threshold=0.9)
+
+
+def test_the_users_configuration_comes_before_the_machines(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    user = tmp_path / "serstream" / "config.yaml"
+    assert candidates() == [user, Path("/etc/serstream/config.yaml")]
+    user.parent.mkdir()
+    user.write_text("log_level: debug")
+    assert load() == (Config(log_level="debug"), user)
+
+
+def test_without_xdg_config_home_the_users_folder_is_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert candidates()[0] == tmp_path / ".config" / "serstream" / "config.yaml"
+
+
+def test_the_named_configuration_is_the_only_one_that_is_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "serstream").mkdir()
+    (tmp_path / "serstream" / "config.yaml").write_text("nonsense: true")
+    named = tmp_path / "named.yaml"
+    named.write_text("model: other")
+    assert load(named) == (Config(model="other"), named)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "binary"])
+def test_a_configuration_that_cannot_be_read_is_said_with_its_path(kind, tmp_path):
+    path = tmp_path / "my.yaml"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "binary":
+        path.write_bytes(b"model: \xff\xfe")
+    with pytest.raises(ConfigError, match=str(path)):
+        load(path)
