@@ -35,13 +35,13 @@ POLL_S = 0.2
 
 def run(args: argparse.Namespace) -> int:
     """Run the daemon; on a terminal, with the live view."""
-    from serstream.daemon import Daemon
-
     terminal = sys.stdout.isatty() and sys.stderr.isatty()
     base, path = load(args.config)
     _log_to_stderr("error" if terminal else base.log_level)
     config = _choose(base, args)
     config = _ready_sources(config, terminal=terminal, chosen=args.source)
+    from serstream.daemon import Daemon  # which takes a second: what is wrong was said before
+
     daemon = Daemon(config, path, base=base)
     if terminal:
         _run_with_view(daemon)
@@ -173,12 +173,12 @@ def listen(args: argparse.Namespace) -> int:
 
 def analyze(args: argparse.Namespace) -> int:
     """Analyse recordings one after another; a file that cannot be read does not stop the others."""
+    config = load(args.config)[0]
     from serstream.analysis import analyze as hear
     from serstream.daemon import find_model
     from serstream.report import Report
     from serstream.sources import read_file
 
-    config = load(args.config)[0]
     model = find_model(config.model)
     report = Report(args.format, steps=args.steps, out=sys.stdout)
     failed = False

@@ -192,16 +192,20 @@ class Daemon:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Obey SIGTERM, SIGINT and SIGHUP while serving."""
+        """Obey SIGTERM, SIGINT and SIGHUP, a request to reload unless the terminal has gone, while serving."""
+        had_terminal = _has_terminal()
 
         def on_stop(_number: int, _frame: FrameType | None) -> None:
             self.stop()
 
-        def on_reload(_number: int, _frame: FrameType | None) -> None:
+        def on_hangup(_number: int, _frame: FrameType | None) -> None:
+            if had_terminal and not _has_terminal():  # a closed window must close the microphone
+                self.stop()
+                return
             self._reload_asked = True
             self._wake.set()
 
-        handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
+        handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_hangup}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -289,3 +293,11 @@ class Daemon:
                 outcome["applied"],
                 outcome["needs_restart"],
             )
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

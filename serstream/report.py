@@ -26,7 +26,7 @@ class Report:
     def add(self, path: Path, analysis: Analysis) -> None:
         """Print one analysis."""
         if self._kind == "json":
-            fields = {"file": str(path)} | msgspec.to_builtins(analysis)
+            fields = {"file": _text(path)} | msgspec.to_builtins(analysis)
             if not self._steps:
                 del fields["steps"]
             self._line(msgspec.json.encode(fields).decode())
@@ -40,9 +40,9 @@ class Report:
     def fail(self, path: Path, error: Exception) -> None:
         """Print that a file could not be analysed; a table leaves it to standard error."""
         if self._kind == "json":
-            self._line(msgspec.json.encode({"file": str(path), "error": str(error)}).decode())
+            self._line(msgspec.json.encode({"file": _text(path), "error": _text(error)}).decode())
         elif self._kind == "csv":
-            self._csv([{"file": str(path), "error": str(error)}])
+            self._csv([{"file": _text(path), "error": _text(error)}])
 
     def _line(self, text: str) -> None:
         print(text, file=self._out, flush=True)
@@ -58,7 +58,7 @@ class Report:
 
     def _table(self, path: Path, analysis: Analysis, rows: list[dict[str, Any]]) -> None:
         verdict = "no speech" if analysis.label is None else f"{analysis.label} {analysis.probability:.2f}"
-        self._line(f"{path}  {analysis.duration_s:.2f} s  {verdict}")
+        self._line(f"{_text(path)}  {analysis.duration_s:.2f} s  {verdict}")
         self._line(f"  {'':9}  {'from':>7}  {'to':>7}  " + "  ".join(f"{n:>7}" for n in (*LABELS, *VOICES)) + "  label")
         for row in rows:
             shares = "  ".join(f"{_cell(row.get(n)):>7}" for n in (*LABELS, *VOICES))
@@ -66,6 +66,11 @@ class Report:
                 f"{row['start_s']:7.2f}  {row['end_s']:7.2f}" if "start_s" in row else f"{'':7}  {row['end_s']:7.2f}"
             )
             self._line(f"  {row['part']:9}  {times}  {shares}  {row['label'] or '-'}")
+
+
+def _text(value: object) -> str:
+    """Return what can be printed of a path, whose bytes need not be UTF-8."""
+    return str(value).encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _cell(value: Any) -> str:
@@ -81,7 +86,7 @@ def _rows(path: Path, analysis: Analysis, *, steps: bool) -> Iterator[dict[str, 
         "probability": analysis.probability,
     }
     yield {
-        "file": str(path),
+        "file": _text(path),
         "part": "recording",
         **whole,
         **(analysis.posterior or {}),
@@ -89,10 +94,10 @@ def _rows(path: Path, analysis: Analysis, *, steps: bool) -> Iterator[dict[str, 
     }
     for u in analysis.utterances:
         shown = {"start_s": u.start_s, "end_s": u.end_s, "label": u.label, "probability": u.probability}
-        yield {"file": str(path), "part": "utterance", **shown, **(u.posterior or {})}
+        yield {"file": _text(path), "part": "utterance", **shown, **(u.posterior or {})}
     for s in analysis.steps if steps else []:
         shown = {"end_s": s.stream_s, "label": s.state}
-        yield {"file": str(path), "part": "step", **shown, **(s.posterior or {}), **(s.voice or {})}
+        yield {"file": _text(path), "part": "step", **shown, **(s.posterior or {}), **(s.voice or {})}
 
 
 def device_table(rows: list[dict[str, Any]]) -> str:

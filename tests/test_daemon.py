@@ -67,7 +67,11 @@ def test_a_pipe_gives_the_same_events_as_the_file_itself(form, clip, tmp_path):
             pipe.flush()
         pipe.close()
         for source in ("file", "pipe"):
-            await_true(lambda s=source: [e for e in daemon.replay(s) if e["sample"] == len(samples) and e["type"] == "posterior"])
+            await_true(
+                lambda s=source: [
+                    e for e in daemon.replay(s) if e["sample"] == len(samples) and e["type"] == "posterior"
+                ]
+            )
         from_file, from_pipe = (unstamped(daemon.replay(source)) for source in ("file", "pipe"))
     assert from_file == from_pipe
     assert {e["type"] for e in from_file} == {"posterior", "emotion", "speech"}
@@ -149,6 +153,12 @@ def test_a_signal_before_the_first_sample_of_a_pipe_stops_it_too(tmp_path):
         assert time.monotonic() - asked_s < 1.0
 
 
+def test_the_source_of_the_command_line_is_no_change_that_needs_a_restart(tmp_path):
+    with Daemon(tmp_path, {"sources": {"quiet": KEEPS_ON}}, "--source", "demo") as daemon:
+        assert daemon.ready().ask("reload") == {"applied": [], "needs_restart": []}
+        assert list(daemon.ask("status")["sources"]) == ["demo"]
+
+
 def test_systemd_is_told_ready_progress_and_the_end(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -196,7 +206,9 @@ def test_status_says_what_runs_where_with_what(daemon):
     assert {name: s["kind"] for name, s in found["sources"].items()} == {"talk": "demo", "quiet": "synthetic"}
     assert found["sources"]["talk"]["counters"]["captured"] > 0
     text = command(daemon, "status").stdout
-    assert [part for part in (found["session"], str(daemon.path), "demo, running", "captured") if part not in text] == []
+    assert [
+        part for part in (found["session"], str(daemon.path), "demo, running", "captured") if part not in text
+    ] == []
 
 
 def test_one_source_is_muted_and_listens_again_while_the_other_goes_on(daemon):

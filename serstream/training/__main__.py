@@ -84,10 +84,11 @@ def _run(args: argparse.Namespace) -> None:
             corpora=names,
         )
     elif args.command == "train":
+        prepared, recipe = prepare.load_prepared(args.cache), _recipe(args)
         from serstream.training.fit import fit, single_thread
 
         single_thread()
-        fit(prepare.load_prepared(args.cache), _recipe(args), args.run)
+        fit(prepared, recipe, args.run)
     elif args.command == "export":
         from serstream.training.calibrate import export_calibrated
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.errors import ConfigError
 from serstream.features import dct_matrix
 from serstream.training.corpora import EMOTIONS, SEXES, UNLABELLED
 from serstream.training.prepare import Prepared
@@ -37,7 +38,7 @@ class Normalisation(NamedTuple):
 
 
 def normalisation(prepared: Prepared, rows: NDArray[np.int64]) -> Normalisation:
-    """Measure the speech frames of some clips, over all renderings."""
+    """Measure the speech frames of some clips, over all renderings; raises :class:`ConfigError` if there are none."""
     total = squares = np.zeros(prepared.features.shape[2])
     count = 0
     for i in rows:
@@ -48,6 +49,10 @@ def normalisation(prepared: Prepared, rows: NDArray[np.int64]) -> Normalisation:
             .astype(np.float64)
         )
         total, squares, count = total + x.sum(axis=0), squares + np.square(x).sum(axis=0), count + x.shape[0]
+    if not count:
+        raise ConfigError(
+            "the training speakers' clips hold no speech; prepare more speakers or leave out another fold"
+        )
     mean = total / count
     return Normalisation(mean.astype(np.float32), np.sqrt(squares / count - mean**2).astype(np.float32))
 

@@ -1,0 +1,169 @@
+"""Features, renderings and crops: shapes, masks, and the same for the same seed."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+
+from serstream.errors import ConfigError, SourceError
+from serstream.features import FrontEnd, mfcc
+from serstream.resources import packaged
+from serstream.training.augment import augment, mix_noise, noise_floor, rms, room, transmit
+from serstream.training.corpora import EMOTIONS
+from serstream.training.crops import CropSampler, Normalisation, normalisation
+from serstream.training.prepare import Prepared, load_prepared, read_clip, speech_frames
+from serstream.training.recipe import NetworkShape, Recipe
+
+DEMO = soundfile.read(packaged("demo.flac"), dtype="float32", frames=48_000)[0]
+RECIPE = Recipe(
+    batch_size=32, corpus_shares={"ravdess_speech": 1.0}, shape=NetworkShape(channels=8, n_blocks=1, hidden=8)
+)
+
+
+@pytest.fixture(scope="module")
+def prepared(cache: Path) -> Prepared:
+    return load_prepared(cache)
+
+
+@pytest.fixture(scope="module")
+def scale(prepared: Prepared) -> Normalisation:
+    return normalisation(prepared, np.arange(len(prepared.clips)))
+
+
+def sampler(prepared: Prepared, scale: Normalisation, recipe: Recipe = RECIPE) -> CropSampler:
+    return CropSampler(prepared, np.arange(len(prepared.clips)), recipe, scale)
+
+
+def test_the_first_rendering_is_what_the_runtime_hears_with_a_faint_noise_floor(prepared: Prepared) -> None:
+    assert prepared.front_end == FrontEnd()
+    assert len(prepared.clips) == 40
+    assert prepared.first[0] == 0
+    assert prepared.features.shape == (2, prepared.first[-1], 40)
+    assert prepared.speech.shape == (prepared.first[-1],)
+    for i in (0, 17, 39):
+        samples = read_clip(prepared.clips[i].path)
+        span = slice(prepared.first[i], prepared.first[i + 1])
+        floor = noise_floor(samples.size, np.random.default_rng((0, i)))
+        expected = mfcc(samples + floor, FrontEnd()).astype(np.float16)
+        assert prepared.features[0, span].tobytes() == expected.tobytes()
+        assert np.array_equal(prepared.speech[span], speech_frames(samples, len(expected)))
+
+
+def test_normalisation_makes_the_speech_frames_standard(prepared: Prepared, scale: Normalisation) -> None:
+    x = (prepared.features[:, prepared.speech].astype(np.float32) - scale.mean) / scale.std
+    np.testing.assert_allclose(x.mean(axis=(0, 1)), 0.0, atol=1e-3)
+    np.testing.assert_allclose(x.std(axis=(0, 1)), 1.0, atol=1e-3)
+
+
+def test_normalisation_of_nothing_is_refused_in_a_sentence(prepared: Prepared) -> None:
+    with pytest.raises(ConfigError, match="no speech"):
+        normalisation(prepared, np.array([], np.int64))
+
+
+def test_a_batch_has_the_shapes_of_the_recipe(prepared: Prepared, scale: Normalisation) -> None:
+    batch = sampler(prepared, scale).batch(0, 0)
+    n, outputs = RECIPE.batch_size, RECIPE.segment_frames // RECIPE.shape.stride
+    assert batch.frames.shape == (n, RECIPE.window_frames, 40)
+    assert batch.mask.shape == (n, outputs)
+    assert batch.emotion.shape == batch.allowed.shape == (n, len(EMOTIONS))
+    assert batch.voice.shape == (n, 2)
+    assert all(np.isfinite(x).all() for x in batch)
+    assert set(np.unique(batch.mask)) <= {0.0, 1.0}
+    np.testing.assert_allclose(batch.emotion.sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(batch.voice.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_every_crop_pools_at_least_the_least_segment_of_speech(prepared: Prepared, scale: Normalisation) -> None:
+    for step in range(4):
+        n_speech = sampler(prepared, scale).batch(0, step).mask.sum(axis=1) * RECIPE.shape.stride
+        # a group of frames may be rounded up or down to speech
+        assert n_speech.min() >= RECIPE.min_segment_frames - 2 * RECIPE.shape.stride
+
+
+def test_the_same_step_gives_the_same_batch_and_another_another(prepared: Prepared, scale: Normalisation) -> None:
+    first, again = (sampler(prepared, scale).batch(3, 5) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    reseeded = msgspec.structs.replace(RECIPE, seed=1)
+    others = [sampler(prepared, scale).batch(3, 6), sampler(prepared, scale).batch(4, 5)]
+    others.append(sampler(prepared, scale, reseeded).batch(3, 5))
+    assert not any(np.array_equal(first.frames, other.frames) for other in others)
+
+
+def test_before_the_stream_began_there_is_the_normalised_zero_vector(prepared: Prepared, scale: Normalisation) -> None:
+    """As the runtime's context is at a reset."""
+    whole = sampler(prepared, scale).whole_clips(np.arange(len(prepared.clips)))
+    lengths = np.diff(prepared.first)
+    missing = [int(np.argmax(np.any(frames != 0.0, axis=1))) for frames in whole.frames]
+    assert max(missing) > 0
+    assert min(missing) >= max(0, RECIPE.window_frames - int(lengths.max()) - RECIPE.window_frames // 2)
+    before = [m - (RECIPE.window_frames - RECIPE.segment_frames) for m in missing]
+    for mask, n in zip(whole.mask, before, strict=True):
+        assert not mask[: max(0, n) // RECIPE.shape.stride].any()
+
+
+def test_emotions_that_a_corpus_lacks_are_masked_and_have_no_target(prepared: Prepared, scale: Normalisation) -> None:
+    clips = [type(c)(c.path, "crema_d", c.speaker, c.sex, "sad") for c in prepared.clips]
+    as_crema = Prepared(clips, prepared.front_end, prepared.features, prepared.speech, prepared.first)
+    recipe = msgspec.structs.replace(RECIPE, corpus_shares={"crema_d": 1.0})
+    batch = sampler(as_crema, scale, recipe).batch(0, 0)
+    masked = [EMOTIONS.index(e) for e in ("calm", "surprised")]
+    assert not batch.allowed[:, masked].any()
+    assert not batch.emotion[:, masked].any()
+    assert batch.allowed.sum(axis=1).tolist() == [6.0] * RECIPE.batch_size
+
+
+def test_augmentation_is_the_same_for_the_same_seed_and_keeps_the_length() -> None:
+    speech = np.ones(DEMO.size, bool)
+    noises = [noise_floor(10_000, np.random.default_rng(9), -20.0, -20.0)]
+    a, b, c = (augment(DEMO, speech, noises, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert a.dtype == np.float32
+    assert a.shape == DEMO.shape
+    assert a.tobytes() == b.tobytes()
+    assert not np.array_equal(a, c)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_room_and_a_microphone_keep_the_level(seed: int) -> None:
+    out = transmit(DEMO, np.random.default_rng(seed))
+    assert out.shape == DEMO.shape
+    assert rms(out) == pytest.approx(rms(DEMO), rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_5_to_30_db_below_the_speech_and_the_floor_at_its_level(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal(3_000).astype(np.float32)
+    added = mix_noise(np.zeros(20_000, np.float32), 0.1, noise, rng)
+    assert -30.1 <= 20 * np.log10(rms(added) / 0.1) <= -4.9
+    assert -75.1 <= 20 * np.log10(rms(noise_floor(20_000, rng))) <= -49.9
+
+
+def test_a_room_begins_with_the_direct_sound() -> None:
+    response = room(np.random.default_rng(0))
+    assert response[0] == 1.0
+    assert np.abs(response[1:]).max() < 1.0
+
+
+def test_silence_can_be_augmented() -> None:
+    silence = np.zeros(8_000, np.float32)
+    out = augment(silence, np.zeros(8_000, bool), [], np.random.default_rng(0))
+    assert np.isfinite(out).all()
+    assert out.any()
+
+
+def test_the_receptive_field_of_the_default_network_is_that_of_the_shipped_model() -> None:
+    assert NetworkShape().receptive_field_frames == 181
+    assert Recipe().window_frames == 181 + 160 - 4
+
+
+def test_features_that_were_not_prepared_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"holds no prepared features; run `python -m serstream\.training prepare`"):
+        load_prepared(tmp_path)
+
+
+def test_a_recording_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_text("no sound")
+    with pytest.raises(SourceError, match=r"x\.wav cannot be read .*; replace it"):
+        read_clip(tmp_path / "x.wav")
