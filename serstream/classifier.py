@@ -147,17 +147,19 @@ def interpreter(content: bytes, runtime: str = "litert") -> Any:
     Raises
     ------
     ModelError
-        If the runtime is not installed, or refuses the network.
+        If the runtime is not installed, does not fit this NumPy, or refuses the network.
     """
     module = {"litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}[runtime]
+    remedies = {
+        "litert": "pip install ai-edge-litert",
+        "tflite": "pip install 'serstream[tflite]' on Python 3.11",
+    }
     try:
         factory = import_module(module).Interpreter
     except ImportError as error:
-        remedy = {
-            "litert": "pip install ai-edge-litert",
-            "tflite": "pip install 'serstream[tflite]' on Python 3.11",
-        }[runtime]
-        raise ModelError(f"runtime {runtime} is not installed ({error}); {remedy}") from error
+        raise ModelError(f"runtime {runtime} is not installed ({error}); {remedies[runtime]}") from error
+    if runtime == "tflite" and int(np.__version__.partition(".")[0]) >= 2:
+        raise ModelError(f"runtime tflite needs NumPy 1.26, here is {np.__version__}; {remedies[runtime]}")
     try:
         return factory(model_content=content, num_threads=1)
     except (ValueError, RuntimeError) as error:

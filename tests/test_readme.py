@@ -39,11 +39,8 @@ def test_the_two_commands_are_scripts_of_the_project() -> None:
 
 
 def test_every_command_that_it_names_exists() -> None:
-    names = {
-        n
-        for line in re.findall(r"^    serstream ([a-z |]+)", README, re.MULTILINE)
-        for n in re.findall(r"[a-z]+", line)
-    }
+    lines = re.findall(r"^    serstream (.+?)  ", README, re.MULTILINE)
+    names = {words.split()[0] for line in lines for words in line.split(" | ")}
     actions = next(a for a in parser()._subparsers._group_actions)  # type: ignore[union-attr]
     assert names == set(actions.choices or ())
 

@@ -7,6 +7,7 @@ such steps up. With the reference kernels, which both have, every byte is the sa
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,23 @@ def test_the_posteriors_of_the_demo_are_the_same_but_for_the_rounding(
     assert np.abs(a - b).max() < 0.1
     assert np.abs(a - b).mean() < 0.01
     assert np.mean(a.argmax(axis=1) == b.argmax(axis=1)) > 0.95
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="tflite-runtime cannot be imported here")
+def test_with_numpy_2_tflite_runtime_is_refused_in_a_sentence(tflite_python: Path, tmp_path: Path) -> None:
+    """It can be installed and imported there, and then every interpreter fails."""
+    (packages,) = ENVIRONMENT.glob("lib/python3.11/site-packages")
+    (tmp_path / "config.yaml").write_text("runtime: tflite")
+    arguments = ["analyze", "--config", str(tmp_path / "config.yaml"), str(packaged("demo.flac"))]
+    # at the end of the path, so that NumPy is that of this environment
+    code = (
+        f"import sys; sys.path.append({str(packages)!r}); from serstream.cli import main; sys.exit(main({arguments}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"serstream: runtime tflite needs NumPy 1\.26, here is 2\..*; pip install .*\n", done.stderr)
 
 
 def test_the_command_runs_on_tflite_runtime(tflite_python: Path, tmp_path: Path) -> None:

@@ -27,13 +27,16 @@ CARRIED = {
 }
 
 
-def run(*command: str | Path, cwd: Path, timeout: float = 60.0) -> str:
-    """Run a command outside of the checkout and of anything that points to it."""
+def outside(home: Path) -> dict[str, str]:
+    """Return an environment in which nothing points to this checkout or to this user's files."""
     env = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV", "XDG_CONFIG_HOME"}}
-    env |= {"HOME": str(cwd), "NUMBA_CACHE_DIR": str(cwd / "numba")}
-    result = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return env | {"HOME": str(home), "NUMBA_CACHE_DIR": str(home / "numba")}
+
+
+def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout: float = 60.0) -> str:
+    """Run a command in a folder, outside of the checkout unless an environment is given; return what it printed."""
+    words, env = [str(part) for part in command], env or outside(cwd)
+    result = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -43,7 +46,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # a backend that is here needs no network
     isolation = ["--no-isolation"] if importlib.util.find_spec("hatchling") else []
-    run(sys.executable, "-m", "build", "--wheel", *isolation, "--outdir", folder, ROOT, cwd=folder, timeout=150.0)
+    command = [sys.executable, "-m", "build", "--wheel", *isolation, "--outdir", folder, ROOT]
+    run(*command, cwd=folder, env=dict(os.environ), timeout=150.0)
     (path,) = folder.glob("*.whl")
     return path
 

@@ -167,7 +167,11 @@ def _restore(run: Path, recipe: Recipe, n_mfcc: int) -> tuple[keras.Model, int]:
     if (run / "checkpoint.keras").is_file():
         model = keras.saving.load_model(run / "checkpoint.keras")
         # counted by the checkpoint itself: the process may have died before it wrote the line of the log
-        return model, int(model.optimizer.iterations) // (recipe.crops_per_epoch // recipe.batch_size)
+        n_steps = int(model.optimizer.iterations)
+        for state in (v for v in model.variables if v.path.endswith("seed_generator_state")):
+            # Keras does not save how many numbers dropout has drawn: one a step
+            state.assign([state[0], n_steps])
+        return model, n_steps // (recipe.crops_per_epoch // recipe.batch_size)
     model = build(recipe, n_mfcc)
     model.compile(keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay))
     model.optimizer.build(model.trainable_variables)
