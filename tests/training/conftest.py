@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from training_process import train
 
 from serstream.resources import packaged
 from serstream.speech import FRAME_LENGTH, SpeechDetector
 
-ROOT = Path(__file__).parent.parent.parent
 ACTORS = (1, 2, 3, 5, 6, 10, 11, 17)
 """Of fold 1: 2 and 5; of fold 2, whose first three actors validate: 3 and 6."""
 EMOTIONS = (2, 3, 4, 5, 6)
@@ -25,14 +23,6 @@ def tensorflow() -> None:
     """What needs TensorFlow is skipped without it: it comes with the extra ``[train]``."""
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("TensorFlow is not installed; pip install 'serstream[train]'")
-
-
-def train(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m serstream.training`` to its end."""
-    command = [sys.executable, "-m", "serstream.training", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == status, done.stderr
-    return done
 
 
 @pytest.fixture(scope="session")
