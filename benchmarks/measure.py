@@ -171,6 +171,27 @@ UNITS = {
 }
 
 
+NAMES = {
+    "mfcc_us_per_frame": "one MFCC frame",
+    "network_ms_per_step": "network, one step of 0.256 s",
+    "pipeline_ms_per_step": "samples to events, one step",
+    "ready_s": "start to ready, warm cache",
+    "daemon_cpu_percent": "daemon with one live microphone, CPU",
+    "daemon_pss_mb": "the same, memory (PSS of the process tree)",
+    "capture_to_event_s": "capture to event, with what the device reports as its own latency",
+}
+
+
+def write(document: Path, figures: dict[str, Any]) -> None:
+    """Put the figures between ``<!-- costs -->`` and ``<!-- /costs -->``."""
+    table = f"| median on {machine()} | | spread |\n|---|---|---|\n"
+    for name, f in figures.items():
+        table += f"| {NAMES[name]} | {f['median']:.3g} {f['unit']} | {f['min']:.3g} to {f['max']:.3g} |\n"
+    before, _, rest = document.read_text(encoding="utf-8").partition("<!-- costs -->\n")
+    after = rest.partition("<!-- /costs -->")[2]
+    document.write_text(f"{before}<!-- costs -->\n{table}<!-- /costs -->{after}", encoding="utf-8")
+
+
 def machine() -> str:
     """Return what this was measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -181,8 +202,9 @@ def machine() -> str:
 def main() -> None:
     """Print a table, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put a table between the marks of a document")
+    args = parser.parse_args()
     figures: dict[str, Any] = {
         f.__name__: repeat(f) for f in (mfcc_us_per_frame, network_ms_per_step, pipeline_ms_per_step)
     }
@@ -194,7 +216,9 @@ def main() -> None:
     finally:
         microphone.stop()
     figures = {name: {k: round(v, 4) for k, v in f.items()} | {"unit": UNITS[name]} for name, f in figures.items()}
-    if as_json:
+    if args.write is not None:
+        write(args.write, figures)
+    if args.json:
         print(json.dumps({"machine": machine(), "figures": figures}))
         return
     print(machine())

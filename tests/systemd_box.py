@@ -51,10 +51,7 @@ def require_box():
     version = subprocess.run([SYSTEMD, "--version"], capture_output=True, text=True, check=True).stdout
     if int(version.split()[1]) < 252:
         missing(f"a box needs systemd 252, here is {version.split()[1]}")
-    if (
-        not any(Path("/sys/fs/cgroup").glob("*/cgroup.procs"))
-        and not Path("/sys/fs/cgroup/cgroup.procs").exists()
-    ):
+    if not any(Path("/sys/fs/cgroup").glob("*/cgroup.procs")) and not Path("/sys/fs/cgroup/cgroup.procs").exists():
         missing("a box needs control groups in /sys/fs/cgroup")
     probe = subprocess.run(["unshare", *_SPACES, "true"], capture_output=True, text=True, check=False)
     if probe.returncode != 0:
@@ -78,9 +75,7 @@ def installed_in(root, wheel, umask=0o022):
     )
     command = ["sh", "-c", f'umask {umask:o} && exec "$@"', "sh", sys.executable, "-c", code, str(root)]
     environ = {**os.environ, "PYTHONPATH": str(wheel)}
-    result = subprocess.run(
-        command, env=environ, cwd=root, capture_output=True, text=True, check=False, timeout=300
-    )
+    result = subprocess.run(command, env=environ, cwd=root, capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -122,9 +117,7 @@ class SystemdBox:
         self._pid1 = None
         try:
             self._pid1 = self.until(self._child, BOOT_S, "no first process")
-            self.until(
-                lambda: self.run("systemctl", "is-system-running").stdout == "running\n", BOOT_S, "no boot"
-            )
+            self.until(lambda: self.run("systemctl", "is-system-running").stdout == "running\n", BOOT_S, "no boot")
         except BaseException:
             self.__exit__()
             raise
@@ -143,9 +136,7 @@ class SystemdBox:
     def run(self, *command, timeout=60):
         """Run a command inside, as root."""
         enter = ["nsenter", f"--target={self._pid1}", "--mount", "--pid", "--net"]
-        return subprocess.run(
-            [*enter, *command], capture_output=True, text=True, check=False, timeout=timeout
-        )
+        return subprocess.run([*enter, *command], capture_output=True, text=True, check=False, timeout=timeout)
 
     def systemctl(self, *arguments, timeout=60):
         """Run systemctl inside; a failure shows the box's log."""

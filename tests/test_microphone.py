@@ -459,9 +459,7 @@ def test_whatever_happens_every_sample_is_consumed_or_counted_and_every_hole_end
     assert lost["ring_overrun"] == counters["ring_overruns"]
     assert lost["input_overflow"] == counters["input_overflows"]
     assert lost["non_finite"] <= counters["non_finite"]
-    assert (
-        sum(item.samples.size for item in listener.items if isinstance(item, Block)) == counters["consumed"]
-    )
+    assert sum(item.samples.size for item in listener.items if isinstance(item, Block)) == counters["consumed"]
 
 
 def test_an_overflow_is_a_hole_between_the_blocks_around_it():

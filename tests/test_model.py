@@ -6,6 +6,7 @@ import pytest
 
 from serstream.classifier import load_model
 from serstream.resources import packaged
+from serstream.training.card import table
 from serstream.training.evaluate import score
 
 TWIN = Path(__file__).parent / "models" / "fold1"
@@ -29,6 +30,15 @@ def test_the_shipped_model_hears_a_corpus_that_it_never_trained_on(corpus: Path)
     figures = score(shipped, corpus, corpus="savee", fold=None)
     assert figures["clips"] == 360
     assert figures["uar"] >= 0.32
+
+
+@pytest.mark.parametrize("document", ["README.md", "models/README.md"])
+def test_the_scores_in_the_documents_are_those_of_the_manifest(document: str) -> None:
+    text = (Path(__file__).parent.parent / document).read_text(encoding="utf-8")
+    expected = table(load_model(packaged("models/serstream")).manifest)
+    assert f"<!-- scores -->\n{expected}<!-- /scores -->" in text, (
+        "python -m serstream.training card models/serstream README.md models/README.md"
+    )
 
 
 def test_twin_and_shipped_model_share_recipe_and_calibration() -> None:

@@ -67,9 +67,7 @@ def test_its_python_hears_a_running_daemon(source: str, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     run = shlex.split(f"{sys.executable} -m serstream run --config {tmp_path / 'config.yaml'}")
     with (
-        subprocess.Popen(
-            [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env
-        ) as subscriber,
+        subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env) as subscriber,
         subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon,
     ):
         try:

@@ -123,9 +123,7 @@ def test_an_installation_runs_by_itself_with_all_that_a_wheel_carries(image):
         "print(serstream.__file__)"
     )
     python = image / "opt/serstream/bin/python"
-    result = subprocess.run(
-        [python, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    result = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert Path(result.stdout.strip()).is_relative_to(image)
     assert (image / "opt/serstream/bin/serstream").read_text().startswith("#!/opt/serstream/bin/python\n")
     assert list((image / "opt").rglob("*.nbi")) == []
@@ -150,9 +148,7 @@ def test_an_image_gets_unit_configuration_and_start_at_boot(image):
 
 
 @pytest.mark.timeout(600)
-def test_installing_again_keeps_the_configuration_and_uninstalling_leaves_nothing_else(
-    tmp_path, image, wheel
-):
+def test_installing_again_keeps_the_configuration_and_uninstalling_leaves_nothing_else(tmp_path, image, wheel):
     root = tmp_path / "image"
     shutil.copytree(image, root, symlinks=True)
     config = root / "etc/serstream/config.yaml"
@@ -194,18 +190,14 @@ def test_a_step_that_fails_is_named_with_its_reason_and_what_follows_is_not_trie
     unit = tmp_path / "etc/systemd/system/serstream.service"
     unit.parent.mkdir(parents=True)
     unit.touch()
-    with pytest.raises(
-        ServiceError, match=r"disable serstream.service failed: the bus is on strike; see journalctl"
-    ):
+    with pytest.raises(ServiceError, match=r"disable serstream.service failed: the bus is on strike; see journalctl"):
         service.uninstall(user=False, root=tmp_path)
     assert unit.exists()
 
 
 def test_without_systemctl_a_sentence_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        ServiceError, match="systemctl is missing: this machine has no systemd; start serstream run"
-    ):
+    with pytest.raises(ServiceError, match="systemctl is missing: this machine has no systemd; start serstream run"):
         service.install(user=False, root=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -230,9 +222,7 @@ def test_the_system_service_needs_root_and_says_how():
         ("x11", "other", False),
     ],
 )
-def test_a_desktop_session_is_graphical_and_has_a_manager_of_its_own(
-    tmp_path, monkeypatch, session, folder, expected
-):
+def test_a_desktop_session_is_graphical_and_has_a_manager_of_its_own(tmp_path, monkeypatch, session, folder, expected):
     (tmp_path / folder).mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_SESSION_TYPE", session)

@@ -225,9 +225,7 @@ def test_an_mp3_whose_end_would_be_left_out_without_a_word_is_refused(tmp_path):
     path = tmp_path / "variable.mp3"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.2, 0.2, 20 * RATE), RATE)
     without_tag(path)
-    with pytest.raises(
-        SourceError, match=r"does not say how long it is, and would be read to \d+\.\d\d s alone"
-    ):
+    with pytest.raises(SourceError, match=r"does not say how long it is, and would be read to \d+\.\d\d s alone"):
         whole(path)
 
 

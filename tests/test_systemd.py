@@ -94,9 +94,7 @@ def test_a_manager_that_went_away_is_counted_and_ends_nothing(manager):
 
 def test_the_environment_of_the_process_is_the_default(manager):
     code = "from serstream.systemd import Notifier; Notifier().ready()"
-    subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environ(manager)}, check=True, timeout=60
-    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **environ(manager)}, check=True, timeout=60)
     assert received(manager) == "READY=1"
 
 

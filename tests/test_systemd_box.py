@@ -93,9 +93,7 @@ def test_the_service_hears_the_microphone_and_says_so_at_the_control_endpoint(se
 def test_progress_feeds_the_watchdog_for_longer_than_its_interval(service):
     pid, began_s = main_pid(service), fed_at_s(service)
     assert began_s > 0
-    service.until(
-        lambda: fed_at_s(service) > began_s + 2 * WATCHDOG_S, 4 * WATCHDOG_S, "the watchdog was fed"
-    )
+    service.until(lambda: fed_at_s(service) > began_s + 2 * WATCHDOG_S, 4 * WATCHDOG_S, "the watchdog was fed")
     assert main_pid(service) == pid
 
 
@@ -115,9 +113,7 @@ def test_a_reload_keeps_the_daemon(service):
     pid = main_pid(service)
     service.systemctl("reload", "serstream.service")
     began_s = fed_at_s(service)
-    service.until(
-        lambda: fed_at_s(service) > began_s, 2 * WATCHDOG_S, "the watchdog was fed after the reload"
-    )
+    service.until(lambda: fed_at_s(service) > began_s, 2 * WATCHDOG_S, "the watchdog was fed after the reload")
     assert main_pid(service) == pid
 
 

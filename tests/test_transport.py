@@ -396,9 +396,7 @@ def test_doubles_are_dropped(daemon, relay, join):
     assert [event.seq for event in _take(subscriber, 3)] == [2, 3, 4]
 
 
-def test_a_silent_control_endpoint_delays_the_events_once_and_then_holes_are_lost(
-    context, daemon, relay, join, opened
-):
+def test_a_silent_control_endpoint_delays_the_events_once_and_then_holes_are_lost(context, daemon, relay, join, opened):
     silent, daemon.control = _bound(context, zmq.ROUTER)
     opened(silent)
     subscriber = join(daemon, snapshot=False, control_timeout_s=0.3)
@@ -547,9 +545,7 @@ def test_other_tasks_run_while_a_task_waits_and_cancelling_loses_nothing(daemon,
     forgotten=st.integers(0, 40),
     answered=st.booleans(),
 )
-def test_whatever_is_dropped_or_doubled_every_event_is_yielded_or_lost_once_and_in_order(
-    heard, forgotten, answered
-):
+def test_whatever_is_dropped_or_doubled_every_event_is_yielded_or_lost_once_and_in_order(heard, forgotten, answered):
     session, now = str(uuid4()), itertools.count()
     follower, memory = Follower("mic", ("emotion",), 1.0), History(1e9, 1e3)
 
@@ -604,9 +600,7 @@ def answering(opened):
 def test_req_and_dealer_clients_are_both_answered(kind, answering, client):
     client = client(zmq.REQ if kind == "REQ" else zmq.DEALER, answering.control)
     delimiter = [b""] if "delimiter" in kind else []
-    client.send_multipart(
-        [*delimiter, b'{"schema": "serstream/1", "id": "a7", "request": "status", "source": "mic"}']
-    )
+    client.send_multipart([*delimiter, b'{"schema": "serstream/1", "id": "a7", "request": "status", "source": "mic"}'])
     assert client.poll(PATIENCE_S * 1e3)
     *envelope, body = client.recv_multipart()
     assert envelope == delimiter
@@ -671,9 +665,7 @@ def test_a_refused_request_raises_the_daemons_sentence(answering, daemon):
 
 def test_without_a_daemon_a_request_says_how_to_start_one(daemon):
     daemon.close()
-    with pytest.raises(
-        TransportError, match=r"no serstream daemon answers at .*start one with `serstream run`"
-    ):
+    with pytest.raises(TransportError, match=r"no serstream daemon answers at .*start one with `serstream run`"):
         request(daemon.control, "status", timeout_s=0.2)
 
 
@@ -831,12 +823,7 @@ def test_an_endpoint_in_use_is_named_with_the_remedy_and_goes_on_working(kind, t
 
 def test_the_socket_file_of_a_dead_daemon_is_taken_over(tmp_path, opened):
     endpoint = f"ipc://{tmp_path}/control"
-    code = (
-        "import os, sys, zmq\n"
-        "socket = zmq.Context().socket(zmq.ROUTER)\n"
-        "socket.bind(sys.argv[1])\n"
-        "os._exit(0)\n"
-    )
+    code = "import os, sys, zmq\nsocket = zmq.Context().socket(zmq.ROUTER)\nsocket.bind(sys.argv[1])\nos._exit(0)\n"
     subprocess.run([sys.executable, "-c", code, endpoint], check=True)
     assert (tmp_path / "control").exists()
     daemon = opened(Daemon(control=endpoint))

@@ -70,9 +70,7 @@ SCENE: list[Event | Lost] = [
     Emotion(**common(3.0), phase="update", id=1, label="happy", probability=0.75, start_s=1.0),
     posterior(3.0),
     Emotion(**common(4.5), phase="offset", id=1, label="happy", probability=0.7, start_s=1.0, end_s=4.5),
-    Speech(
-        **common(4.6), phase="end", start_s=1.0, end_s=4.5, label="happy", probability=0.72, posterior=None
-    ),
+    Speech(**common(4.6), phase="end", start_s=1.0, end_s=4.5, label="happy", probability=0.72, posterior=None),
     posterior(4.6, "no_speech"),
     Gap(**common(5.0), phase="start", cause="muted", lost_samples=0, estimated=False),
     Gap(**(common(6.0) | {"seq": 2}), phase="end", cause="muted", lost_samples=16_000, estimated=True),
@@ -197,9 +195,7 @@ def test_one_emotion_is_one_line_however_many_updates_come():
         Emotion(**common(float(s)), phase="update", id=1, label="sad", probability=0.7, start_s=1.0)
         for s in range(2, 40)
     ]
-    assert (
-        text_of(state_of(*updates), 120, 40).count("▼ sad   ") == 2
-    )  # the bar's name and the one recent line
+    assert text_of(state_of(*updates), 120, 40).count("▼ sad   ") == 2  # the bar's name and the one recent line
 
 
 def test_losses_are_shown_with_their_share_and_number():
@@ -255,9 +251,7 @@ def test_a_new_session_starts_afresh_and_keeps_the_recent_events():
 
 
 def test_replayed_events_of_the_past_do_not_change_the_present():
-    old = Emotion(
-        **common(1.0), replayed=True, phase="onset", id=1, label="sad", probability=0.6, start_s=0.5
-    )
+    old = Emotion(**common(1.0), replayed=True, phase="onset", id=1, label="sad", probability=0.6, start_s=0.5)
     state = state_of(posterior(9.0), old)
     assert state.main.state == "happy"
     assert "▼ sad" in text_of(state).split("recent")[1]
@@ -332,9 +326,7 @@ else:
 
 
 def test_a_reader_that_goes_away_ends_the_lines_quietly():
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline().startswith(b"{")
     process.stdout.close()
     assert process.wait(timeout=30) == 0

@@ -90,9 +90,7 @@ class VirtualMic:
         while self._try("pactl", "info").returncode:
             if server.poll() is not None or time.monotonic() > deadline:
                 log = self._folder / "log"
-                raise RuntimeError(
-                    f"pulseaudio does not start: {log.read_text() if log.exists() else 'no log'}"
-                )
+                raise RuntimeError(f"pulseaudio does not start: {log.read_text() if log.exists() else 'no log'}")
             time.sleep(0.05)  # between two questions; there is no event to wait for
 
     def _try(self, *command: str) -> subprocess.CompletedProcess[str]:

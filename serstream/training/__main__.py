@@ -1,4 +1,4 @@
-"""``python -m serstream.training prepare|train|export|evaluate``."""
+"""``python -m serstream.training prepare|train|export|evaluate|card``."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     v.add_argument("--corpus", default="ravdess_speech", help="corpus to score (%(default)s)")
     v.add_argument("--record", type=Path, metavar="MODEL", help="keep the figures in the manifest of this model folder")
     v.add_argument("--json", action="store_true", help="print one JSON object")
+    c = commands.add_parser("card", help="write the scores of a manifest into documents, between their marks")
+    c.add_argument("folder", type=Path, help="folder of the model")
+    c.add_argument("documents", type=Path, nargs="+")
     for command in (p, t, e):
         command.add_argument(
             "--cache", type=Path, default=Path("runs/features"), help="prepared features (%(default)s)"
@@ -95,6 +98,10 @@ def _run(args: argparse.Namespace) -> None:
         export_calibrated(
             args.run, prepare.load_prepared(args.cache), args.folder, data=args.data, other=args.calibration
         )
+    elif args.command == "card":
+        from serstream.training.card import write
+
+        write(args.folder, args.documents)
     else:
         from serstream.training.evaluate import evaluate
 
