@@ -61,7 +61,7 @@ def test_the_watchdog_is_fed_within_the_interval_of_the_environment(manager):
     "more",
     [
         {},
-        {"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "1"},
+        {"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(os.getpid() + 1)},
         {"WATCHDOG_USEC": "0"},
         {"WATCHDOG_USEC": "soon"},
     ],
