@@ -1,7 +1,8 @@
 """Make the embedded demo, ``serstream/data/demo.flac``: several moods, spoken by espeak-ng.
 
 The sentences are our own and the speech is synthesised by espeak-ng, so the recording is ours to give
-away under the licence of the code. It shows the plumbing, not the accuracy: no person speaks in it.
+away under the licence of the code. It shows the plumbing, not the accuracy: no person speaks in it, and voices and
+pitches were chosen among many so that the shipped model hears several moods.
 
 Needs espeak-ng (``apt install espeak-ng``), NumPy, soxr and soundfile. The same versions give the same file:
 
@@ -74,29 +75,29 @@ class Utterance:
 
 UTTERANCES = (
     Utterance(
-        "calm", "The lamp is on, the tea is warm, and the evening is quiet.", "en-us+f3",
-        pitch=40, pitch_range=60, words_per_minute=145, amplitude=80, gain_db=-12,
+        "calm", "The lamp is on, the tea is warm, and the evening is quiet.", "en-us+belinda",
+        pitch=47, pitch_range=43, words_per_minute=110, amplitude=80, gain_db=-6,
     ),
     Utterance(
-        "happy", "You came back! Oh, what a wonderful surprise, come in, come in!", "en-us+f3",
-        pitch=75, pitch_range=180, words_per_minute=195, amplitude=110, gain_db=-4,
+        "happy", "You came back! Oh, what a wonderful surprise, come in, come in!", "en-us-nyc+Andy",
+        pitch=85, pitch_range=34, words_per_minute=185, amplitude=110, gain_db=-8, vibrato_hz=6, vibrato_share=0.03,
     ),
     Utterance(
-        "sad", "The garden is empty now. Nobody waters the roses any more.", "en-gb+m3",
-        pitch=20, pitch_range=30, words_per_minute=110, amplitude=60, gain_db=-18,
+        "sad", "The garden is empty now. Nobody waters the roses any more.", "en-gb-scotland+m8",
+        pitch=21, pitch_range=62, words_per_minute=130, amplitude=60, gain_db=-18,
     ),
     Utterance(
-        "angry", "No! I told you twice, take your hands off my radio, right now!", "en-gb+m3",
-        pitch=70, pitch_range=150, words_per_minute=205, amplitude=190, gain_db=0, drive=4,
+        "angry", "No! I told you twice, take your hands off my radio, right now!", "en-us+Annie",
+        pitch=36, pitch_range=94, words_per_minute=200, amplitude=190, gain_db=0, drive=4,
     ),
     Utterance(
-        "fearful", "Who is there? Please, something moved behind the door, do not leave!", "en-us+f3",
-        pitch=90, pitch_range=90, words_per_minute=215, amplitude=90, gain_db=-8,
-        vibrato_hz=7, vibrato_share=0.03,
+        "fearful", "Who is there? Please, something moved behind the door, do not leave!", "en-us-nyc+steph",
+        pitch=94, pitch_range=74, words_per_minute=140, amplitude=90, gain_db=-9,
+        vibrato_hz=8, vibrato_share=0.03,
     ),
     Utterance(
-        "calm", "Well, that was only the wind. Let us sit down and listen to the rain.", "en-gb+m3",
-        pitch=40, pitch_range=60, words_per_minute=145, amplitude=80, gain_db=-12,
+        "calm", "Well, that was only the wind. Let us sit down and listen to the rain.", "en-us+m8",
+        pitch=31, pitch_range=78, words_per_minute=170, amplitude=80, gain_db=-6,
     ),
 )  # fmt: skip
 
