@@ -1,9 +1,10 @@
-"""``python -m serstream.training prepare|train|export|evaluate|card``."""
+"""``python -m serstream.training prepare|train|export|evaluate|parity|card``."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -46,11 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     e.add_argument("--calibration", type=Path, help="model folder whose calibration is taken over instead")
     v = commands.add_parser("evaluate", help="score a model through the runtime's own pipeline")
     v.add_argument("folder", type=Path, help="folder of the model")
-    v.add_argument("--data", type=Path, required=True)
-    v.add_argument("--fold", type=int, choices=range(1, 6), help="score the speakers of this fold alone")
-    v.add_argument("--corpus", default="ravdess_speech", help="corpus to score (%(default)s)")
     v.add_argument("--record", type=Path, metavar="MODEL", help="keep the figures in the manifest of this model folder")
-    v.add_argument("--json", action="store_true", help="print one JSON object")
+    q = commands.add_parser("parity", help="compare a run's float network with the int8 model exported from it")
+    q.add_argument("run", type=Path)
+    q.add_argument("folder", type=Path, help="folder of the model")
+    for command in (v, q):
+        command.add_argument("--data", type=Path, required=True)
+        command.add_argument("--fold", type=int, choices=range(1, 6), help="the speakers of this fold alone")
+        command.add_argument("--corpus", default="ravdess_speech", help="corpus to run (%(default)s)")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
     c = commands.add_parser("card", help="write the scores of a manifest into documents, between their marks")
     c.add_argument("folder", type=Path, help="folder of the model")
     c.add_argument("documents", type=Path, nargs="+")
@@ -98,6 +103,10 @@ def _run(args: argparse.Namespace) -> None:
         export_calibrated(
             args.run, prepare.load_prepared(args.cache), args.folder, data=args.data, other=args.calibration
         )
+    elif args.command == "parity":
+        from serstream.training.parity import parity
+
+        parity(args.run, args.folder, args.data, corpus=args.corpus, fold=args.fold, as_json=args.json)
     elif args.command == "card":
         from serstream.training.card import write
 
@@ -113,9 +122,16 @@ def main() -> int:
     args = _parser().parse_args()
     try:
         _run(args)
+        sys.stdout.flush()
     except SerstreamError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"serstream.training: {error}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:
+        print("serstream.training: interrupted; `train` goes on from its last whole epoch", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # whoever read our output has gone, as `head` does; the interpreter must not try to flush it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

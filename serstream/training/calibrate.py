@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -11,10 +13,10 @@ from numpy.typing import NDArray
 from serstream.classifier import Manifest, load_model, softmax, write_manifest
 from serstream.errors import ConfigError
 from serstream.events import LABELS
-from serstream.training.corpora import folds, read_corpora
-from serstream.training.export import GROUPS, export, load_run
+from serstream.training.corpora import Clip, read_corpora
+from serstream.training.export import GROUPS, export, load_recipe
 from serstream.training.prepare import Prepared
-from serstream.training.recipe import split
+from serstream.training.recipe import Recipe, split
 from serstream.training.score import Scored, five_classes, hear
 
 TEMPERATURES = np.round(np.geomspace(0.25, 4.0, 81), 4)
@@ -25,34 +27,48 @@ UNCERTAIN_SHARE = 0.2
 def export_calibrated(
     run: Path, prepared: Prepared, folder: Path, *, data: Path | None, other: Path | None
 ) -> Manifest:
-    """Export a run; calibrate it on its validation speakers below ``data``, or as ``other`` is calibrated."""
-    recipe = load_run(run)[1]
+    """Export a run; calibrate it on its validation speakers below ``data``, or as ``other`` is calibrated.
+
+    What is in ``folder`` is replaced at the end, or not at all.
+    """
+    recipe = load_recipe(run)
     if (data is None) == (other is None):
         raise ConfigError("export needs --data to calibrate on, or --calibration with a model folder, and not both")
+    taken = {} if other is None else _calibration_of(other)
+    clips = [] if data is None else _validation_clips(data, prepared, recipe)
     made_by = f"fold {recipe.fold}, seed {recipe.seed}, {recipe.epochs} epochs"
     command = f"python -m serstream.training train, export ({made_by})"
-    manifest = export(run, prepared, folder, name=folder.name, command=command)
-    if other is not None:
-        source = load_model(other).manifest
-        fields = ("temperature", "voice_temperature", "enter_threshold", "exit_threshold")
-        changes = {field: getattr(source, field) for field in fields}
-    else:
-        assert data is not None
-        everything = read_corpora(data)
-        parts = split(folds(everything), recipe.fold)
-        clips = [
-            c
-            for c in five_classes(everything)
-            if parts.get(c.speaker) == "validation" and c.corpus in recipe.corpus_shares
-        ]
-        if not clips:
-            raise ConfigError(
-                f"a run of fold {recipe.fold} has no validation speakers in {data}; give --calibration instead"
-            )
-        changes = fit_calibration(hear(folder, clips), manifest.emotions)
-    manifest = msgspec.structs.replace(manifest, **changes)
-    write_manifest(folder, manifest)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
+        manifest = export(run, prepared, Path(made), name=folder.name, command=command)
+        changes = taken or fit_calibration(hear(Path(made), clips), manifest.emotions)
+        manifest = msgspec.structs.replace(manifest, **changes)
+        write_manifest(Path(made), manifest)
+        folder.mkdir(exist_ok=True)
+        for name in ("model.tflite", "manifest.json"):
+            os.replace(Path(made) / name, folder / name)
     return manifest
+
+
+def _calibration_of(model: Path) -> dict[str, float]:
+    manifest = load_model(model).manifest
+    fields = ("temperature", "voice_temperature", "enter_threshold", "exit_threshold")
+    return {field: getattr(manifest, field) for field in fields}
+
+
+def _validation_clips(data: Path, prepared: Prepared, recipe: Recipe) -> list[Clip]:
+    # divided as training was: other recordings in ``data`` must not move a training speaker to this side
+    parts = split(prepared.clips, recipe.fold)
+    clips = [
+        c
+        for c in five_classes(read_corpora(data))
+        if parts.get(c.speaker) == "validation" and c.corpus in recipe.corpus_shares
+    ]
+    if not clips:
+        raise ConfigError(
+            f"a run of fold {recipe.fold} has no validation speakers in {data}; give --calibration instead"
+        )
+    return clips
 
 
 def fit_calibration(scored: Scored, emotions: list[str]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from serstream.errors import SourceError
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 SEXES = ("F", "M")
+COLUMNS = ("path", "corpus", "speaker", "sex", "emotion")
 UNLABELLED = {"crema_d": ("calm", "surprised")}
 """Emotions that a corpus does not have, although its speakers may well have shown them."""
 
@@ -44,7 +45,7 @@ def read_corpora(folder: Path) -> list[Clip]:
     Raises
     ------
     SourceError
-        If the folder has neither a ``manifest.csv`` nor RAVDESS recordings.
+        If the folder has neither a ``manifest.csv`` nor RAVDESS recordings, or the manifest says something wrong.
     """
     manifest = folder / "manifest.csv"
     clips = _read_manifest(manifest) if manifest.is_file() else _read_ravdess(folder)
@@ -57,18 +58,33 @@ def read_corpora(folder: Path) -> list[Clip]:
 
 
 def _read_manifest(manifest: Path) -> list[Clip]:
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        return [
-            Clip(
-                path=manifest.parent / row["path"],
-                corpus=row["corpus"],
-                speaker=row["speaker"],
-                sex=row["sex"],
-                emotion=row["emotion"],
-                source=row.get("label_source", ""),
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as lines:
+            table = csv.DictReader(lines, restval="")
+            if missing := [name for name in COLUMNS if name not in (table.fieldnames or ())]:
+                raise SourceError(
+                    f"{manifest} has no column {', '.join(missing)}; its first line must name {','.join(COLUMNS)}"
+                )
+            return [_clip(manifest, f"{manifest}, line {table.line_num},", row) for row in table]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{manifest} cannot be read ({error}); write it as CSV in UTF-8") from error
+
+
+def _clip(manifest: Path, where: str, row: dict[str, str]) -> Clip:
+    """Read a row of a manifest; refuse what is not allowed, or a labelled clip of nobody."""
+    for name, allowed in (("emotion", EMOTIONS), ("sex", SEXES)):
+        if row[name] and row[name] not in allowed:
+            raise SourceError(
+                f"{where} has {name} {row[name]!r}; allowed are {', '.join(allowed)}, or nothing for noise"
             )
-            for row in csv.DictReader(lines)
-        ]
+    needed = ("path", "corpus", "speaker", "sex") if row["emotion"] else ("path", "corpus")
+    if empty := [name for name in needed if not row[name]]:
+        needs = "F or M" if empty[0] == "sex" else "a name"
+        raise SourceError(
+            f"{where} has emotion {row['emotion']!r} and an empty {empty[0]}; write {needs} there, or leave the row out"
+        )
+    source = row.get("label_source", "")
+    return Clip(manifest.parent / row["path"], row["corpus"], row["speaker"], row["sex"], row["emotion"], source)
 
 
 def _read_ravdess(folder: Path) -> list[Clip]:
@@ -92,14 +108,17 @@ def ravdess_clip(path: Path) -> Clip | None:
 
 
 def folds(clips: list[Clip]) -> dict[str, int]:
-    """Assign every speaker of RAVDESS and CREMA-D to a fold from 1 to 5.
+    """Assign every speaker with a labelled clip to a fold from 1 to 5.
 
-    RAVDESS actors by the published table; CREMA-D speakers by the rank of their id within their sex, modulo 5.
+    RAVDESS actors by the published table; those of any other corpus by the rank of their id within their sex, modulo 5.
     """
     assigned = {f"ravdess-A{a:02d}": k for k, actors in enumerate(RAVDESS_FOLDS, 1) for a in actors}
-    for sex in SEXES:
-        speakers = sorted({c.speaker for c in clips if c.corpus == "crema_d" and c.sex == sex})
-        assigned |= {speaker: rank % 5 + 1 for rank, speaker in enumerate(speakers)}
+    labelled = [c for c in clips if c.emotion]
+    for corpus in sorted({c.corpus for c in labelled}):
+        for sex in SEXES:
+            speakers = sorted({c.speaker for c in labelled if c.corpus == corpus and c.sex == sex})
+            # a speaker of two corpora stays in the fold of the first
+            assigned = {speaker: rank % 5 + 1 for rank, speaker in enumerate(speakers)} | assigned
     return assigned
 
 

@@ -62,14 +62,24 @@ class CropSampler:
 
     def __init__(self, prepared: Prepared, rows: NDArray[np.int64], recipe: Recipe, scale: Normalisation) -> None:
         self._data, self._recipe, self._scale = prepared, recipe, scale
+        usable = self.usable(rows)
         self._rows = {
-            corpus: np.array([i for i in rows if prepared.clips[i].corpus == corpus and self._ends(i).size], np.int64)
+            corpus: np.array([i for i in usable if prepared.clips[i].corpus == corpus], np.int64)
             for corpus in recipe.corpus_shares
         }
+        if empty := [corpus for corpus, there in self._rows.items() if not there.size]:
+            raise ConfigError(
+                f"no clip of {', '.join(empty)} by a training speaker of fold {recipe.fold} holds "
+                f"{recipe.min_segment_frames} frames of speech; prepare more of it, or leave it out of corpus_shares"
+            )
         self._by_speaker: dict[str, list[int]] = {}
         for i, clip in enumerate(prepared.clips):
             self._by_speaker.setdefault(clip.speaker, []).append(i)
         self._dct = dct_matrix(prepared.front_end.n_mfcc, prepared.front_end.n_mels).astype(np.float32)
+
+    def usable(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of some clips that hold enough speech for a posterior."""
+        return np.array([i for i in rows if self._ends(i).size], np.int64)
 
     def _ends(self, row: int) -> NDArray[np.int64]:
         """Frames (exclusive) of a clip at which a segment holds enough speech for a posterior."""
@@ -163,10 +173,9 @@ class CropSampler:
         return Batch(frames, np.maximum(batch.mask, batch.mask[partner]), blend[0], batch.allowed, blend[1])
 
     def whole_clips(self, rows: NDArray[np.int64]) -> Batch:
-        """Return one unaugmented crop a clip, as late as it can end: to watch a training run by."""
+        """Return one unaugmented crop of each of some usable clips, as late as it can end: to watch a run by."""
         rng = np.random.default_rng(0)
-        usable = [int(i) for i in rows if self._ends(i).size]
-        crops = [self._crop(i, int(self._ends(i)[-1]), 0, rng) for i in usable]
+        crops = [self._crop(int(i), int(self._ends(i)[-1]), 0, rng) for i in rows]
         frames = (np.stack([c[0] for c in crops]) - self._scale.mean) / self._scale.std
         frames[np.stack([c[2] for c in crops])] = 0.0
-        return Batch(frames, np.stack([c[1] for c in crops]), *self._targets(usable))
+        return Batch(frames, np.stack([c[1] for c in crops]), *self._targets(rows.tolist()))

@@ -11,23 +11,29 @@ import msgspec
 from serstream.classifier import load_model, write_manifest
 from serstream.errors import SourceError
 from serstream.events import LABELS
-from serstream.training.corpora import folds, read_corpora
+from serstream.training.corpora import Clip, folds, read_corpora
 from serstream.training.score import five_classes, hear, summary
 
 
-def score(folder: Path, data: Path, *, corpus: str, fold: int | None, runtime: str = "litert") -> dict[str, Any]:
-    """Return the figures of a model folder on a corpus, or on the speakers of one fold of it.
+def clips_to_score(data: Path, *, corpus: str, fold: int | None) -> list[Clip]:
+    """Return the clips of the five classes in a corpus, or those of the speakers of one fold of it.
 
     Raises
     ------
     SourceError
-        If there is nothing to score.
+        If there are none.
     """
     everything = read_corpora(data)
     speakers = folds(everything)
     clips = [c for c in five_classes(everything) if c.corpus == corpus and fold in (None, speakers.get(c.speaker))]
     if not clips:
         raise SourceError(f"{data} holds no clips of {corpus} to score; name another --corpus, --fold or --data")
+    return clips
+
+
+def score(folder: Path, data: Path, *, corpus: str, fold: int | None, runtime: str = "litert") -> dict[str, Any]:
+    """Return the figures of a model folder on what :func:`clips_to_score` chooses."""
+    clips = clips_to_score(data, corpus=corpus, fold=fold)
     protocol = {"corpus": corpus, "fold": fold, "speakers": sorted({c.speaker for c in clips})}
     return protocol | summary(hear(folder, clips, runtime=runtime))
 

@@ -23,12 +23,12 @@ from serstream.training.network import build_head, build_trunk
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
 
-GROUPS = {label: ["calm", "neutral"] if label == "calm" else [label] for label in LABELS}
+GROUPS: dict[str, list[str]] = {label: ["calm", "neutral"] if label == "calm" else [label] for label in LABELS}
 N_CALIBRATION_BATCHES = 6
 
 
-def load_run(run: Path) -> tuple[keras.Model, Recipe]:
-    """Return the trained network and the recipe of a run.
+def load_recipe(run: Path) -> Recipe:
+    """Return the recipe of a run that has a trained network.
 
     Raises
     ------
@@ -37,7 +37,12 @@ def load_run(run: Path) -> tuple[keras.Model, Recipe]:
     """
     if not (run / "checkpoint.keras").is_file():
         raise ConfigError(f"{run} holds no trained network; run `python -m serstream.training train {run}` first")
-    recipe = msgspec.json.decode((run / "recipe.json").read_bytes(), type=Recipe)
+    return msgspec.json.decode((run / "recipe.json").read_bytes(), type=Recipe)
+
+
+def load_run(run: Path) -> tuple[keras.Model, Recipe]:
+    """Return the trained network and the recipe of a run; raises as :func:`load_recipe` does."""
+    recipe = load_recipe(run)
     return keras.saving.load_model(run / "checkpoint.keras", compile=False), recipe
 
 

@@ -18,7 +18,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serstream.errors import ConfigError
-from serstream.training.corpora import folds
 from serstream.training.crops import Batch, CropSampler, normalisation
 from serstream.training.network import build
 from serstream.training.prepare import Prepared
@@ -32,9 +31,10 @@ def single_thread() -> None:
 
 
 def rows_of(prepared: Prepared, recipe: Recipe, part: str) -> NDArray[np.int64]:
-    """Return the clips of the speakers that are ``train``, ``validation`` or ``test`` under a recipe."""
-    parts = split(folds(prepared.clips), recipe.fold)
-    return np.array([i for i, c in enumerate(prepared.clips) if parts.get(c.speaker) == part], np.int64)
+    """Return the clips of its corpora by the speakers that are ``train``, ``validation`` or ``test`` under a recipe."""
+    parts = split(prepared.clips, recipe.fold)
+    chosen = [c.corpus in recipe.corpus_shares and parts.get(c.speaker) == part for c in prepared.clips]
+    return np.flatnonzero(chosen)
 
 
 def fit(prepared: Prepared, recipe: Recipe, run: Path) -> keras.Model:
@@ -45,24 +45,25 @@ def fit(prepared: Prepared, recipe: Recipe, run: Path) -> keras.Model:
     Raises
     ------
     ConfigError
-        If the folder holds a run of another recipe, or nothing is prepared that the recipe asks for.
+        If the folder holds a run of another recipe, or too little is prepared of what the recipe asks for.
     """
     recipe = _with_what_there_is(recipe, prepared)
     _refuse_other_recipe(run, recipe)
     keras.utils.set_random_seed(recipe.seed)
     tf.config.experimental.enable_op_determinism()
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_bytes(msgspec.json.format(msgspec.json.encode(recipe)))
     train = rows_of(prepared, recipe, "train")
     scale = normalisation(prepared, train)
-    np.savez(run / "normalisation.npz", mean=scale.mean, std=scale.std)
     sampler = CropSampler(prepared, train, recipe, scale)
-    validation = rows_of(prepared, recipe, "validation")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.json").write_bytes(msgspec.json.format(msgspec.json.encode(recipe)))
+    np.savez(run / "normalisation.npz", mean=scale.mean, std=scale.std)
+    validation = sampler.usable(rows_of(prepared, recipe, "validation"))
     watched = sampler.whole_clips(validation) if validation.size else None
     model, first_epoch = _restore(run, recipe, prepared.front_end.n_mfcc)
+    step = _compile_step(model, recipe)
     for epoch in range(first_epoch, recipe.epochs):
         started = time.monotonic()
-        loss = _run_epoch(model, sampler, recipe, epoch)
+        loss = _run_epoch(model, step, sampler, recipe, epoch)
         entry = {"epoch": epoch + 1, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)}
         if watched is not None:
             entry["validation_uar"] = round(uar(model, watched), 4)
@@ -80,6 +81,8 @@ def _with_what_there_is(recipe: Recipe, prepared: Prepared) -> Recipe:
         raise ConfigError(f"nothing is prepared of {asked}; prepare one of them, or name others in corpus_shares")
     if missing := sorted(set(recipe.corpus_shares) - set(shares)):
         print(f"not prepared, so left out: {', '.join(missing)}", file=sys.stderr)
+    if unasked := sorted(there - set(shares)):
+        print(f"prepared, but not in corpus_shares, so left out: {', '.join(unasked)}", file=sys.stderr)
     return msgspec.structs.replace(recipe, corpus_shares=shares)
 
 
@@ -92,14 +95,14 @@ def _refuse_other_recipe(run: Path, recipe: Recipe) -> None:
         raise ConfigError(f"{run} was begun with another recipe ({', '.join(changed)}); name another folder")
 
 
-def _run_epoch(model: keras.Model, sampler: CropSampler, recipe: Recipe, epoch: int) -> float:
+def _run_epoch(model: keras.Model, train_step: Any, sampler: CropSampler, recipe: Recipe, epoch: int) -> float:
     n_steps = recipe.crops_per_epoch // recipe.batch_size
     losses = []
     for step, batch in enumerate(_ahead(sampler, epoch, n_steps)):
         progress = (epoch + step / n_steps) / recipe.epochs
         warm_up = min(1.0, progress * recipe.epochs / 2)
         model.optimizer.learning_rate = recipe.learning_rate * warm_up * 0.5 * (1 + np.cos(np.pi * progress))
-        losses.append(float(_step(model, recipe, batch)))
+        losses.append(float(train_step(*(tf.constant(x) for x in batch))))
     return float(np.mean(losses))
 
 
@@ -114,16 +117,8 @@ def _ahead(sampler: CropSampler, epoch: int, n_steps: int) -> Iterator[Batch]:
             yield batch
 
 
-_steps: dict[int, Any] = {}
-
-
-def _step(model: keras.Model, recipe: Recipe, batch: Batch) -> Any:
-    if id(model) not in _steps:
-        _steps[id(model)] = _compile_step(model, recipe)
-    return _steps[id(model)](*(tf.constant(x) for x in batch))
-
-
 def _compile_step(model: keras.Model, recipe: Recipe) -> Any:
+    """Return the function that takes the arrays of a batch, trains a step and returns the loss."""
     optimizer = model.optimizer
 
     @tf.function  # type: ignore[untyped-decorator]

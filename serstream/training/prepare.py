@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -12,13 +13,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
-from serstream.config import SAMPLE_RATE
 from serstream.errors import SourceError
 from serstream.features import FrontEnd, mfcc
+from serstream.recordings import read_file
 from serstream.speech import FRAME_LENGTH, SpeechDetector
 from serstream.training.augment import WARPS, augment, noise_floor
 from serstream.training.corpora import Clip, noise_clips, read_corpora
@@ -42,13 +41,8 @@ class Prepared:
 
 
 def read_clip(path: Path) -> NDArray[np.float32]:
-    """Return a recording as mono float32 at 16 kHz; raises :class:`SourceError` if it cannot be read."""
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise SourceError(f"{path} cannot be read ({error}); replace it, or leave it out of the corpus") from error
-    mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
-    return mono if rate == SAMPLE_RATE else np.asarray(soxr.resample(mono, rate, SAMPLE_RATE), np.float32)
+    """Return a whole recording as the runtime reads it; raises :class:`SourceError` if it cannot be read."""
+    return np.concatenate([np.empty(0, np.float32), *read_file(path)])
 
 
 def speech_frames(samples: NDArray[np.float32], n_frames: int) -> NDArray[np.bool_]:
@@ -80,6 +74,7 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(front_end: FrontEnd, n_variants: int, seed: int, noise_paths: list[Path]) -> None:
     # nothing here may fail: a pool replaces a worker that does not start, for ever
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker.update(front_end=front_end, n_variants=n_variants, seed=seed, noise_paths=noise_paths)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated, Literal
 
-from serstream.training.corpora import RAVDESS_FOLDS
+import msgspec
+from msgspec import Meta
+
+from serstream.training.corpora import RAVDESS_FOLDS, Clip, folds
 
 
 class NetworkShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes of the network; the receptive field follows from them."""
+    """Sizes of the network; the receptive field follows from them, and ``stride`` from how the trunk is built."""
 
     channels: int = 176
     first_kernel: int = 5
@@ -16,7 +19,7 @@ class NetworkShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_blocks: int = 5
     hidden: int = 64
     dropout: float = 0.2
-    stride: int = 4
+    stride: Literal[4] = 4
 
     @property
     def receptive_field_frames(self) -> int:
@@ -46,7 +49,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     segment_frames: int = 160
     step_frames: int = 16
     min_segment_frames: int = 32
-    corpus_shares: dict[str, float] = msgspec.field(
+    corpus_shares: dict[str, Annotated[float, Meta(gt=0.0)]] = msgspec.field(
         default_factory=lambda: {"ravdess_speech": 0.45, "ravdess_song": 0.15, "crema_d": 0.4}
     )
     shape: NetworkShape = NetworkShape()
@@ -57,19 +60,23 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.shape.receptive_field_frames + self.segment_frames - self.shape.stride
 
 
-def split(speakers: dict[str, int], fold: int) -> dict[str, str]:
+def split(clips: list[Clip], fold: int) -> dict[str, str]:
     """Assign each speaker to ``train``, ``validation`` or ``test``.
 
     Parameters
     ----------
-    speakers : dict of str to int
-        Fold of each speaker, from :func:`serstream.training.corpora.folds`.
+    clips : list of Clip
+        Everything of which speakers are divided into folds, by :func:`serstream.training.corpora.folds`.
     fold : int
-        The fold to test on; 0 assigns everyone to ``train``.
+        The fold to test on; 0 assigns everyone to ``train``. Of the next fold, three RAVDESS actors and up to five
+        speakers of every other corpus, but at most half of them, validate.
     """
+    speakers = folds(clips)
     if fold == 0:
         return dict.fromkeys(speakers, "train")
     following = fold % 5 + 1
     validation = {f"ravdess-A{a:02d}" for a in RAVDESS_FOLDS[following - 1][:3]}
-    validation |= set(sorted(s for s, f in speakers.items() if f == following and s.startswith("crema"))[:5])
+    for corpus in {c.corpus for c in clips if not c.corpus.startswith("ravdess")}:
+        next_ones = sorted({c.speaker for c in clips if c.corpus == corpus and speakers.get(c.speaker) == following})
+        validation |= set(next_ones[: min(5, -(-len(next_ones) // 2))])
     return {s: "test" if f == fold else "validation" if s in validation else "train" for s, f in speakers.items()}

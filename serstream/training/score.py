@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,8 @@ from serstream.analysis import analyze
 from serstream.classifier import Model, load_model
 from serstream.config import Config
 from serstream.events import LABELS
+from serstream.recordings import read_file
 from serstream.training.corpora import SEXES, Clip
-from serstream.training.prepare import read_clip
 
 Vectors = NDArray[np.float64]
 
@@ -40,12 +41,13 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(model: Model, runtime: str) -> None:
     # nothing here may fail: a pool replaces a worker that does not start, for ever
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker.update(model=model, config=Config(runtime=runtime))  # type: ignore[arg-type]
 
 
 def _hear(path: Path) -> tuple[list[float], list[float], list[float], bool]:
     model, config = _worker["model"], _worker["config"]
-    heard = analyze([read_clip(path)], model, config)
+    heard = analyze(read_file(path), model, config)
     n = len(model.manifest.emotions)
     if heard.emotion is None or heard.voice is None or heard.analysis.posterior is None:
         return [np.nan] * n, [np.nan] * len(LABELS), [np.nan] * 2, True

@@ -50,6 +50,38 @@ def test_a_plain_ravdess_folder_is_read_by_its_names(ravdess: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("path,corpus,speaker,gender,emotion\n", "has no column sex; its first line must name path,corpus,speaker,sex"),
+        ("", "has no column path, corpus, speaker, sex, emotion"),
+        ("{}a.wav,mine,p1,F,joyful\n", "line 3, has emotion 'joyful'; allowed are neutral, calm, happy, sad, angry"),
+        ("{}a.wav,mine,p1,female,sad\n", "line 3, has sex 'female'; allowed are F, M"),
+        ("{}a.wav,mine,p1,,sad\n", "line 3, has emotion 'sad' and an empty sex; write F or M there"),
+        ("{}a.wav,mine,,F,sad\n", "line 3, has emotion 'sad' and an empty speaker; write a name there"),
+        ("{},mine,p1,F,sad\n", "line 3, has emotion 'sad' and an empty path"),
+        ("{}a.wav,mine\n{}\n,mine", "line 5, has emotion '' and an empty path"),
+    ],
+)
+def test_a_manifest_that_says_something_wrong_is_refused_in_a_sentence(tmp_path: Path, text: str, says: str) -> None:
+    good = "path,corpus,speaker,sex,emotion\n0.wav,mine,p0,M,calm\n"
+    (tmp_path / "manifest.csv").write_text(text.replace("{}", good, 1).replace("{}", "b.wav,esc50"))
+    with pytest.raises(SourceError) as caught:
+        read_corpora(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / "manifest.csv"))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_is_no_utf_8_is_refused_and_one_from_a_spreadsheet_read(tmp_path: Path) -> None:
+    text = "path,corpus,speaker,sex,emotion\nä.wav,mine,p0,M,calm\n"
+    (tmp_path / "manifest.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SourceError, match=r"manifest\.csv cannot be read .*; write it as CSV in UTF-8"):
+        read_corpora(tmp_path)
+    (tmp_path / "manifest.csv").write_bytes(text.encode("utf-8-sig"))
+    assert read_corpora(tmp_path)[0].path.name == "ä.wav"
+
+
+@pytest.mark.parametrize(
     ("name", "corpus", "speaker", "sex", "emotion"),
     [
         ("03-01-01-01-01-01-24.wav", "ravdess_speech", "ravdess-A24", "F", "neutral"),
@@ -83,10 +115,50 @@ def test_crema_speakers_are_dealt_out_by_rank_within_their_sex() -> None:
     assert [assigned[f"crema-{1050 + i}"] for i in range(7)] == [1, 2, 3, 4, 5, 1, 2]
 
 
+def own(n_women: int, n_men: int, corpus: str = "mine") -> list[Clip]:
+    people = [(f"w{i:02d}", "F") for i in range(n_women)] + [(f"m{i:02d}", "M") for i in range(n_men)]
+    return [Clip(Path(f"{s}.wav"), corpus, f"{corpus}-{s}", sex, "sad") for s, sex in people]
+
+
+def test_speakers_of_any_other_corpus_are_dealt_out_as_those_of_crema_d() -> None:
+    assigned = folds([*crema(), *own(3, 6), *own(0, 4, "savee")])
+    assert [assigned[f"mine-w{i:02d}"] for i in range(3)] == [1, 2, 3]
+    assert [assigned[f"mine-m{i:02d}"] for i in range(6)] == [1, 2, 3, 4, 5, 1]
+    assert [assigned[f"savee-m{i:02d}"] for i in range(4)] == [1, 2, 3, 4]
+    assert {s: k for s, k in assigned.items() if s.startswith("crema")} == {
+        s: k for s, k in folds(crema()).items() if s.startswith("crema")
+    }
+
+
+def test_a_speaker_of_two_corpora_is_in_one_fold_and_an_actor_in_that_of_the_table() -> None:
+    desk, phone = (Clip(Path(f"{c}.wav"), c, "p2", "F", "sad") for c in ("desk", "phone"))
+    before = Clip(Path("a.wav"), "desk", "p1", "F", "sad")
+    actor = Clip(Path("b.wav"), "phone", "ravdess-A01", "F", "sad")
+    assigned = folds([before, desk, phone, actor])
+    assert assigned["p2"] == 2
+    assert assigned["ravdess-A01"] == 5
+
+
+def test_who_has_no_labelled_clip_is_in_no_fold() -> None:
+    assert "libri-1" not in folds([Clip(Path("a.ogg"), "libri", "libri-1", "F", "")])
+
+
+def test_another_corpus_moves_nobody_to_another_side() -> None:
+    parts = split(crema(), 1)
+    more = split([*own(10, 10, "a"), *crema(), *own(10, 10, "z")], 1)
+    assert {s: more[s] for s in parts} == parts
+
+
+def test_a_few_speakers_of_every_corpus_validate_and_at_most_half_of_the_next_fold() -> None:
+    for n, expected in ((1, 0), (5, 1), (10, 2), (15, 3), (40, 5)):
+        parts = split([*crema(), *own(n, n)], 1)
+        assert sum(s.startswith("mine") for s, part in parts.items() if part == "validation") == expected
+
+
 @pytest.mark.parametrize("fold", range(1, 6))
 def test_no_speaker_is_on_two_sides(fold: int) -> None:
     speakers = folds(crema())
-    parts = split(speakers, fold)
+    parts = split(crema(), fold)
     assert set(parts) == set(speakers)
     assert {s for s, part in parts.items() if part == "test"} == {s for s, f in speakers.items() if f == fold}
     validation = {s for s, part in parts.items() if part == "validation"}
@@ -97,7 +169,7 @@ def test_no_speaker_is_on_two_sides(fold: int) -> None:
 
 
 def test_the_fold_that_is_none_trains_on_everyone() -> None:
-    assert set(split(folds(crema()), 0).values()) == {"train"}
+    assert set(split(crema(), 0).values()) == {"train"}
 
 
 def test_songs_stay_with_their_actor(ravdess: Path) -> None:

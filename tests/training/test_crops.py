@@ -9,6 +9,7 @@ import soundfile
 
 from serstream.errors import ConfigError, SourceError
 from serstream.features import FrontEnd, mfcc
+from serstream.recordings import read_file
 from serstream.resources import packaged
 from serstream.training.augment import augment, mix_noise, noise_floor, rms, room, transmit
 from serstream.training.corpora import EMOTIONS
@@ -93,7 +94,8 @@ def test_the_same_step_gives_the_same_batch_and_another_another(prepared: Prepar
 
 def test_before_the_stream_began_there_is_the_normalised_zero_vector(prepared: Prepared, scale: Normalisation) -> None:
     """As the runtime's context is at a reset."""
-    whole = sampler(prepared, scale).whole_clips(np.arange(len(prepared.clips)))
+    drawn = sampler(prepared, scale)
+    whole = drawn.whole_clips(drawn.usable(np.arange(len(prepared.clips))))
     lengths = np.diff(prepared.first)
     missing = [int(np.argmax(np.any(frames != 0.0, axis=1))) for frames in whole.frames]
     assert max(missing) > 0
@@ -165,5 +167,49 @@ def test_features_that_were_not_prepared_are_asked_for(tmp_path: Path) -> None:
 
 def test_a_recording_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_text("no sound")
-    with pytest.raises(SourceError, match=r"x\.wav cannot be read .*; replace it"):
+    with pytest.raises(SourceError, match=r"x\.wav is not audio that can be read"):
         read_clip(tmp_path / "x.wav")
+
+
+def test_a_clip_is_read_as_the_runtime_reads_it(tmp_path: Path) -> None:
+    stereo = np.random.default_rng(0).uniform(-0.5, 0.5, (44_100, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", stereo, 44_100, subtype="FLOAT")
+    assert read_clip(tmp_path / "x.wav").tobytes() == np.concatenate(list(read_file(tmp_path / "x.wav"))).tobytes()
+
+
+def test_a_recording_with_a_sample_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", np.array([0.0, np.nan], np.float32), 16_000, subtype="FLOAT")
+    with pytest.raises(SourceError, match="holds a sample that is no finite number"):
+        read_clip(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_corpus_without_a_usable_clip_is_refused_in_a_sentence(
+    prepared: Prepared, scale: Normalisation, silent: bool
+) -> None:
+    speech = np.zeros_like(prepared.speech) if silent else prepared.speech
+    rows = np.arange(len(prepared.clips) if silent else 0)
+    with pytest.raises(
+        ConfigError, match=r"no clip of ravdess_speech by a training speaker of fold 0 .* corpus_shares"
+    ):
+        CropSampler(
+            Prepared(prepared.clips, FrontEnd(), prepared.features, speech, prepared.first), rows, RECIPE, scale
+        )
+
+
+def test_a_clip_with_too_little_speech_is_not_usable(prepared: Prepared, scale: Normalisation) -> None:
+    speech = prepared.speech.copy()
+    speech[prepared.first[3] : prepared.first[4]] = False
+    part = Prepared(prepared.clips, prepared.front_end, prepared.features, speech, prepared.first)
+    everything = np.arange(len(prepared.clips))
+    usable = sampler(part, scale).usable(everything)
+    assert 3 not in usable
+    assert 0 < usable.size < everything.size
+    assert len(sampler(part, scale).whole_clips(usable).mask) == usable.size
+
+
+def test_a_recipe_that_names_the_stride_still_loads_and_another_stride_is_refused() -> None:
+    decode = msgspec.json.Decoder(NetworkShape).decode
+    assert decode(b'{"stride": 4}') == NetworkShape()
+    with pytest.raises(msgspec.ValidationError, match="stride"):
+        decode(b'{"stride": 8}')

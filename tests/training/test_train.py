@@ -1,6 +1,7 @@
 """From recordings to a model that the runtime runs: every command as a process, on a network of a few weights."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 from training_process import ROOT, train
 
-from serstream.classifier import Classifier, load_model, softmax
+from serstream.classifier import Classifier, load_model, softmax, write_manifest
+from serstream.decision import PosteriorMean
 from serstream.features import mfcc
-from serstream.training.prepare import load_prepared, read_clip
+from serstream.resources import packaged
+from serstream.training.corpora import read_corpora
+from serstream.training.prepare import load_prepared, read_clip, speech_frames
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -46,7 +50,7 @@ class Runs:
     """A run that was let alone, and the same that was killed after its first epoch and then resumed."""
 
     def __init__(self, folder: Path, cache: Path, recipe: Path) -> None:
-        self.whole, self.resumed = folder / "whole", folder / "resumed"
+        self.whole, self.resumed, self.cache = folder / "whole", folder / "resumed", cache
         alone, killed = (start(run, cache, recipe) for run in (self.whole, self.resumed))
         assert killed.stderr is not None
         # an epoch is saved before its line is printed
@@ -123,14 +127,12 @@ def test_the_exported_model_is_one_that_the_runtime_runs(model_folder: Path) -> 
     Classifier(model)
 
 
-def float_posterior(network: Any, recipe: Any, m: Any, frames: np.ndarray) -> np.ndarray:
-    """Return what the float network says of the segment that ends with the last frame, all of it speech."""
+def float_posterior(network: Any, recipe: Any, m: Any, frames: np.ndarray, speech: np.ndarray) -> np.ndarray:
+    """Return what the float network says of the segment that ends with the last frame, pooled over its speech."""
     window = np.zeros((1, recipe.window_frames, frames.shape[1]), np.float32)
     x = ((frames - np.array(m.mean, np.float32)) / np.array(m.std, np.float32))[-recipe.window_frames :]
     window[0, recipe.window_frames - len(x) :] = x
-    mask = np.zeros((1, recipe.segment_frames // recipe.shape.stride), np.float32)
-    mask[0, -min(len(frames), recipe.segment_frames) // recipe.shape.stride :] = 1.0
-    return softmax(np.asarray(network([window, mask])["emotion"], np.float64)[0])
+    return softmax(np.asarray(network([window, speech[None]])["emotion"], np.float64)[0])
 
 
 def test_int8_and_float_say_nearly_the_same(runs: Runs, model_folder: Path, ravdess: Path) -> None:
@@ -147,7 +149,9 @@ def test_int8_and_float_say_nearly_the_same(runs: Runs, model_folder: Path, ravd
         scores = [classifier.step(frames[i : i + 16], np.ones(16, bool)) for i in range(0, len(frames), 16)]
         assert scores[-1] is not None
         quantised.append(scores[-1].emotion)
-        exact.append(float_posterior(network, recipe, model.manifest, frames))
+        groups = np.zeros(recipe.segment_frames // recipe.shape.stride, np.float32)
+        groups[-min(len(frames), recipe.segment_frames) // recipe.shape.stride :] = 1.0
+        exact.append(float_posterior(network, recipe, model.manifest, frames, groups))
     difference = np.abs(np.array(quantised) - np.array(exact))
     assert difference.max() < 0.1
     assert difference.mean() < 0.02
@@ -161,6 +165,143 @@ def test_evaluation_scores_the_speakers_of_a_fold_through_the_runtime(model_fold
     assert figures["uar"] == pytest.approx(np.mean(list(figures["recall"].values())), abs=1e-3)
 
 
+def test_parity_compares_what_the_runtime_says_with_what_the_float_network_says(
+    runs: Runs, model_folder: Path, ravdess: Path
+) -> None:
+    arguments = (model_folder, "--data", ravdess, "--json")
+    figures = json.loads(train("parity", runs.whole, *arguments).stdout)
+    assert figures["clips"] == 40
+    assert figures["uar_int8"] == json.loads(train("evaluate", *arguments).stdout)["uar"]
+    assert 0.0 < figures["mean_difference"] < 0.02
+    assert figures["mean_difference"] < figures["largest_difference"] < 0.1
+    assert figures["equal_decisions"] >= 0.8
+    assert abs(figures["uar_float"] - figures["uar_int8"]) <= 1 - figures["equal_decisions"] + 1e-3
+
+
+def test_the_float_network_hears_a_clip_as_the_whole_network_hears_its_segments(
+    runs: Runs, model_folder: Path, ravdess: Path
+) -> None:
+    from serstream.training.export import load_run
+    from serstream.training.parity import float_network
+
+    manifest = msgspec.structs.replace(load_model(model_folder).manifest, temperature=1.0)
+    clip = read_corpora(ravdess)[7]
+    frames = mfcc(read_clip(clip.path), manifest.front_end)
+    speech = speech_frames(read_clip(clip.path), len(frames))
+    network, recipe = load_run(runs.whole)
+    mean = PosteriorMean()
+    for first in range(0, len(frames) // 4 * 4, 16):
+        end = min(first + 16, len(frames) // 4 * 4)
+        groups = np.zeros(recipe.segment_frames // 4, np.float32)
+        heard = (speech[:end].reshape(-1, 4).mean(axis=1) >= 0.5)[-groups.size :]
+        groups[groups.size - heard.size :] = heard
+        if groups.sum() * 4 >= recipe.min_segment_frames:
+            posterior = float_posterior(network, recipe, manifest, frames[:end], groups)
+            mean.add(posterior, float(speech[first : first + 16].mean()))
+    expected = mean.result()
+    assert expected is not None
+    np.testing.assert_allclose(float_network(runs.whole, manifest).hear(clip), expected, atol=1e-5)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_model_can_take_over_its_own_calibration(runs: Runs, model_folder: Path, cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(model_folder, folder)
+    (folder / "notes.txt").write_text("kept")
+    before = msgspec.structs.replace(load_model(folder).manifest, temperature=1.7, enter_threshold=0.61)
+    write_manifest(folder, before)
+    train("export", runs.whole, folder, "--calibration", folder, "--cache", cache)
+    after = load_model(folder).manifest
+    for field in ("temperature", "voice_temperature", "enter_threshold", "exit_threshold"):
+        assert getattr(after, field) == getattr(before, field), field
+    assert sorted(contents(folder)) == ["manifest.json", "model.tflite", "notes.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_an_export_that_fails_changes_nothing(runs: Runs, model_folder: Path, ravdess: Path, tmp_path: Path) -> None:
+    """Whether the fault shows before the network is converted, or while the clips are heard."""
+    folder, broken = tmp_path / "m", tmp_path / "broken"
+    shutil.copytree(model_folder, folder)
+    shutil.copytree(ravdess, broken)
+    for path in broken.glob("Actor_0[36]/*"):
+        path.write_text("no sound")
+    before = contents(folder)
+    export = ("export", runs.whole, "--cache", runs.cache)
+    assert "is not audio that can be read" in train(*export, folder, "--data", broken, status=1).stderr
+    new = tmp_path / "new"
+    assert "no readable manifest.json" in train(*export, new, "--calibration", new, status=1).stderr
+    assert contents(folder) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "m"]
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback(model_folder: Path, ravdess: Path) -> None:
+    command = [sys.executable, "-m", "serstream.training", "evaluate", str(model_folder), "--data", str(ravdess)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) == 0
+
+
+def test_an_interrupted_training_says_so_in_a_line_and_keeps_its_checkpoint(
+    cache: Path, recipe: Path, tmp_path: Path
+) -> None:
+    process = start(tmp_path / "run", cache, recipe)
+    assert process.stderr is not None
+    while '"epoch": 1' not in (line := process.stderr.readline()):
+        assert line, "training ended before its first epoch"
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert [line for line in said.splitlines() if not line.startswith("{")] == [
+        "serstream.training: interrupted; `train` goes on from its last whole epoch"
+    ]
+    assert weights(tmp_path / "run")
+
+
+OWN = {**TINY, "epochs": 1, "corpus_shares": {"mine": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def own(ravdess: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of one's own: six women and two men, by a manifest; beside it one that nobody asks for."""
+    folder = tmp_path_factory.mktemp("own")
+    rows = ["path,corpus,speaker,sex,emotion"]
+    for clip in read_corpora(ravdess):
+        sex = "M" if clip.speaker in {"ravdess-A11", "ravdess-A17"} else "F"
+        rows.append(f"{clip.path},mine,{clip.speaker.replace('ravdess', 'mine')},{sex},{clip.emotion}")
+    rows.append(f"{clip.path},other,other-1,F,sad")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    (folder / "recipe.json").write_text(json.dumps(OWN))
+    options = ("--corpora", "mine,other", "--variants", "1", "--jobs", "2")
+    train("prepare", "--data", folder, *options, "--cache", folder / "features")
+    return folder
+
+
+def test_a_corpus_of_ones_own_is_trained_on_and_scored(own: Path, tmp_path: Path) -> None:
+    cache, run, model = own / "features", tmp_path / "run", tmp_path / "model"
+    said = train("train", run, "--fold", "1", "--recipe", own / "recipe.json", "--cache", cache).stderr
+    assert "prepared, but not in corpus_shares, so left out: other" in said
+    assert "validation_uar" in log(run)[0]
+    train("export", run, model, "--data", own, "--cache", cache)
+    assert load_model(model).manifest.corpora == ["mine"]
+    figures = json.loads(train("evaluate", model, "--data", own, "--corpus", "mine", "--fold", "1", "--json").stdout)
+    assert figures["speakers"] == ["mine-A01", "mine-A10", "mine-A11"]
+
+
+def test_a_share_without_training_speakers_is_refused_in_a_sentence(own: Path, tmp_path: Path) -> None:
+    cache, recipe = own / "features", tmp_path / "both.json"
+    recipe.write_text(json.dumps({**OWN, "corpus_shares": {"mine": 0.5, "other": 0.5}}))
+    refused = train("train", tmp_path / "run", "--fold", "1", "--recipe", recipe, "--cache", cache, status=2)
+    assert "no clip of other by a training speaker of fold 1" in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_of_another_recipe_is_not_gone_on_with(runs: Runs, cache: Path) -> None:
     before = (runs.whole / "recipe.json").read_bytes()
     refused = train("train", runs.whole, "--fold", "2", "--cache", cache, status=2)
@@ -171,12 +312,15 @@ def test_a_run_of_another_recipe_is_not_gone_on_with(runs: Runs, cache: Path) ->
 REFUSALS = {
     "prepare --data EMPTY --cache EMPTY/f": (1, "holds neither a manifest.csv nor RAVDESS recordings"),
     "prepare --data RAVDESS --cache EMPTY/f --corpora x": (1, "no labelled clips of x"),
-    "prepare --data BROKEN --cache EMPTY/f": (1, "cannot be read"),
+    "prepare --data BROKEN --cache EMPTY/f": (1, "is not audio that can be read"),
     "train EMPTY/run --cache EMPTY": (1, "holds no prepared features"),
     "train EMPTY/run --recipe LIST --cache CACHE": (2, "list.json cannot be used"),
     "train EMPTY/run --recipe UNKNOWN --cache CACHE": (2, "unknown field `epoch`"),
     "export EMPTY/run EMPTY/m --data RAVDESS --cache CACHE": (2, "holds no trained network"),
+    "train EMPTY/run --recipe NEGATIVE --cache CACHE": (2, "negative.json cannot be used"),
     "export RUN EMPTY/m --cache CACHE": (2, "export needs --data to calibrate on"),
+    "parity RUN SHIPPED --data RAVDESS": (1, "was not exported from"),
+    "parity EMPTY/run MODEL --data RAVDESS": (2, "holds no trained network"),
     "evaluate EMPTY --data RAVDESS": (1, "has no readable manifest.json"),
     "evaluate MODEL --data RAVDESS --corpus savee": (1, "holds no clips of savee"),
 }
@@ -197,6 +341,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
 
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "unknown.json").write_text('{"epoch": 3}')
+    (tmp_path / "negative.json").write_text('{"corpus_shares": {"ravdess_speech": -1}}')
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "03-01-02-01-01-01-01.wav").write_text("no sound")
     (tmp_path / "empty").mkdir()
@@ -206,6 +351,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
         "BROKEN": tmp_path / "broken",
         "LIST": tmp_path / "list.json",
         "UNKNOWN": tmp_path / "unknown.json",
+        "NEGATIVE": tmp_path / "negative.json",
+        "SHIPPED": packaged("models/serstream"),
         "CACHE": cache,
         "RUN": runs.whole,
         "MODEL": model_folder,
