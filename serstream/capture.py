@@ -17,7 +17,7 @@ import traceback
 from typing import Any, NamedTuple, NoReturn
 
 from serstream.errors import NoMicrophoneError, SourceError
-from serstream.ring import SampleRing, Slot
+from serstream.ring import SampleRing
 from serstream.transfer import DeviceRing, Transfer
 
 _BAD_RATE = -9997
@@ -161,7 +161,6 @@ def run(wanted: Wanted) -> NoReturn:
     except sd.PortAudioError as error:
         raise SourceError(f"the microphone {wanted.device or 'default'!r} does not start: {error.args[0]}") from error
     _silence(2)
-    ring.header[Slot.RUNNING] = 1
     while not target.finished:
         os.eventfd_read(target.wake_fd)
         transfer.run()

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,11 @@ def _sentence(answer: bytes, status: int | None) -> str:
     try:
         return str(json.loads(answer)["sentence"])
     except (ValueError, KeyError, TypeError):
+        if status is not None and status < 0:
+            return (
+                f"the capture process was ended by signal {-status} ({signal.strsignal(-status)}); if that goes on, "
+                "check the sound configuration: ALSA_CONFIG_PATH, ~/.asoundrc and /etc/asound.conf"
+            )
         return f"the capture process ended with status {status}; log_level debug shows what it printed"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -91,7 +92,10 @@ def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 1 for a failure, 2 for wrong usage or configuration."""
+    """Run one command and return its exit status.
+
+    0, 1 for a failure, 2 for wrong usage or configuration, 130 for what Ctrl-C left half done.
+    """
     _stand_in()
     args = parser().parse_args(arguments)
     try:
@@ -103,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"serstream: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        return 0
+        return 0 if args.command in {"run", "listen"} else 128 + signal.SIGINT
     except BrokenPipeError:
         # whoever read our output has gone, as `head` does; the interpreter must not try to flush it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -35,9 +36,10 @@ POLL_S = 0.2
 
 def run(args: argparse.Namespace) -> int:
     """Run the daemon; on a terminal, with the live view."""
-    terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    _end_quietly_when_asked()
+    terminal = sys.stdout.isatty()
     base, path = load(args.config)
-    _log_to_stderr("error" if terminal else base.log_level)
+    _log_to_stderr("error" if terminal and sys.stderr.isatty() else base.log_level)
     config = _choose(base, args)
     config = _ready_sources(config, terminal=terminal, chosen=args.source)
     from serstream.daemon import Daemon  # which takes a second: what is wrong was said before
@@ -48,6 +50,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         daemon.run()
     return 0
+
+
+def _end_quietly_when_asked() -> None:
+    """Obey SIGTERM and SIGINT until the daemon does: nothing is open yet that would have to be closed."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(0))
 
 
 def _log_to_stderr(level: str) -> None:
@@ -69,12 +78,12 @@ def _choose(config: Config, args: argparse.Namespace) -> Config:
         sources = {"demo": DemoSource()}
     elif name == "-":
         sources = {"stdin": _stdin(args)}
-    elif Path(name).exists():
+    elif os.path.exists(name):
         sources = {_source_id(Path(name)): FileSource(name)}
     else:
         raise ConfigError(
-            f"source {name!r} is no file, and no source of the configuration ({', '.join(config.sources)}); "
-            "name one of those, mic, demo, - or a recording"
+            f"source {name!r} is no file that this user can see, and no source of the configuration "
+            f"({', '.join(config.sources)}); name one of those, mic, demo, - or a recording"
         )
     return msgspec.structs.replace(config, sources=sources)
 
@@ -113,8 +122,8 @@ def _ready_sources(config: Config, *, terminal: bool, chosen: str | None) -> Con
             except NoMicrophoneError:
                 if terminal and chosen is not None:
                     raise
-                if terminal:
-                    print("serstream: no microphone was found; playing the embedded demo instead", file=sys.stderr)
+                if terminal and all(isinstance(s, MicrophoneSource) for s in config.sources.values()):
+                    print("serstream: no microphone was found; playing the embedded demo instead", flush=True)
                     return msgspec.structs.replace(config, sources={"demo": DemoSource()})
     return config
 

@@ -15,12 +15,11 @@ import msgspec
 import yaml
 from msgspec import Meta, field
 
+from serstream.addresses import check_bind
 from serstream.errors import ConfigError
 from serstream.events import LABELS, SOURCE_ID
+from serstream.events import SAMPLE_RATE as SAMPLE_RATE  # noqa: PLC0414 - had from here by all but subscribers
 from serstream.resources import packaged
-
-SAMPLE_RATE = 16_000
-"""Rate in hertz of the sample index, of every ring and of the model."""
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 DeviceRate = Annotated[int, Meta(ge=4_000, le=384_000)]
@@ -65,7 +64,7 @@ class SyntheticSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     signal: Literal["silence", "tone", "noise"] = "tone"
     level_dbfs: Annotated[float, Meta(ge=-120.0, le=0.0)] = -20.0
     frequency_hz: Annotated[float, Meta(gt=0.0, lt=SAMPLE_RATE / 2)] = 440.0
-    duration_s: Annotated[float, Meta(gt=0.0)] | None = None
+    duration_s: Annotated[float, Meta(gt=0.0, le=1e9)] | None = None
     seed: Annotated[int, Meta(ge=0)] = 0
     realtime: bool = True
 
@@ -128,8 +127,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def candidates() -> list[Path]:
     """Return where a configuration is looked for when none is named, in this order."""
-    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return [user / "serstream" / "config.yaml", Path("/etc/serstream/config.yaml")]
+    home = os.path.expanduser("~")  # stays so for a user without one
+    folder = os.environ.get("XDG_CONFIG_HOME") or ("" if home == "~" else f"{home}/.config")
+    users = [Path(folder, "serstream", "config.yaml")] if folder else []
+    return [*users, Path("/etc/serstream/config.yaml")]
 
 
 def load(path: Path | None = None) -> tuple[Config, Path]:
@@ -147,7 +148,7 @@ def load(path: Path | None = None) -> tuple[Config, Path]:
         If the file cannot be read or does not hold a valid configuration.
     """
     if path is None:
-        path = next((p for p in candidates() if p.is_file()), None) or packaged("config.yaml")
+        path = next((p for p in candidates() if os.path.isfile(p)), None) or packaged("config.yaml")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -163,7 +164,7 @@ def parse(text: str, name: str) -> Config:
     """Validate the text of a configuration; ``name`` stands in the message of a :class:`ConfigError`."""
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except Exception as error:  # PyYAML lets out what a value such as 2024-13-45 raises in it
         raise ConfigError(f"{name} is not YAML: {_one_line(error)}; check indentation and quotes there") from error
     try:
         config = msgspec.convert(data if data is not None else {}, Config)
@@ -181,6 +182,14 @@ def _check(config: Config, name: str) -> None:
         check_source_id(source_id, f"{name}: sources")
         if isinstance(source, MicrophoneSource):
             _check_pattern(source.device, f"{name}: sources.{source_id}.device")
+    if len(pipes := [s for s, source in config.sources.items() if isinstance(source, StdinSource)]) > 1:
+        raise ConfigError(f"{name}: sources {', '.join(pipes)} share one standard input; keep one of them")
+    for key, endpoint in (("events", config.transport.events), ("control", config.transport.control)):
+        check_bind(endpoint, f"{name}: transport.{key} is", insecure=config.transport.insecure)
+    _check_decision(config, name)
+
+
+def _check_decision(config: Config, name: str) -> None:
     if unknown := sorted(set(config.decision.priors) - set(LABELS)):
         raise ConfigError(f"{name}: decision.priors names {', '.join(unknown)}; allowed are {', '.join(LABELS)}")
     enter, leave = config.decision.enter_threshold, config.decision.exit_threshold
@@ -206,9 +215,9 @@ def _check_pattern(pattern: str, where: str) -> None:
         ) from error
 
 
-def _one_line(error: yaml.YAMLError) -> str:
+def _one_line(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    problem = getattr(error, "problem", None) or (str(error) or repr(error)).splitlines()[0]
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 

@@ -19,8 +19,8 @@ import msgspec
 from serstream import __version__
 from serstream.classifier import Model, load_model
 from serstream.config import Config, load
-from serstream.errors import ConfigError, ModelError, SerstreamError
-from serstream.pipeline import Pipeline
+from serstream.errors import ConfigError, SerstreamError
+from serstream.pipeline import Pipeline, thresholds
 from serstream.resources import packaged
 from serstream.systemd import Notifier, Progress
 from serstream.transport import Publisher, Request
@@ -37,15 +37,23 @@ _log = logging.getLogger(__name__)
 
 
 def find_model(name: str) -> Model:
-    """Load a shipped model by name, or a model folder by path; raises :class:`ModelError`."""
+    """Load a shipped model by name, or a model folder by path.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model.
+    ModelError
+        If it cannot be used.
+    """
     try:
         folder = packaged(f"models/{name}")
     except FileNotFoundError as error:
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise ModelError(
-                f"model {name!r} is neither a shipped model nor a folder; use serstream, or name a folder with "
-                "manifest.json and model.tflite"
+        folder = Path(os.path.expanduser(name))
+        if not os.path.isdir(folder):
+            raise ConfigError(
+                f"model {name!r} is neither a shipped model nor a folder that this user can see; use serstream, "
+                "or name a folder with manifest.json and model.tflite"
             ) from error
     return load_model(folder)
 
@@ -75,7 +83,7 @@ class Daemon:
         self._wake = threading.Event()
         self._stopping = False
         self._reload_asked = False
-        self._started_s = time.time()
+        self._started_s = time.monotonic()
         self._lock = threading.Lock()
         pipelines = {source_id: self._pipeline(source_id) for source_id in config.sources}
         t = config.transport
@@ -89,6 +97,8 @@ class Daemon:
             replay_mb=t.replay_mb,
         )
         self.workers = {source_id: self._worker(source_id, pipeline) for source_id, pipeline in pipelines.items()}
+        self._serving = list(self.workers.values())
+        self._late: list[str] = []
 
     def _pipeline(self, source_id: str) -> Pipeline:
         c = self.config
@@ -154,10 +164,10 @@ class Daemon:
     def close(self) -> None:
         """End in order: sources, analysis, events, endpoints; within a second. Calling it again does nothing."""
         self._notifier.stopping()
-        for worker in self.workers.values():
+        for worker in self._serving:
             worker.stop()
         deadline_s = time.monotonic() + STOP_LIMIT_S
-        for worker in self.workers.values():
+        for worker in self._serving:
             if not worker.join(max(0.0, deadline_s - time.monotonic())):
                 _log.error("source %s did not stop in time; its last events are lost", worker.source_id)
             with contextlib.suppress(SerstreamError):
@@ -165,7 +175,7 @@ class Daemon:
         self.publisher.close()
 
     def _done(self) -> bool:
-        workers = self.workers.values()
+        workers = self._serving
         return self._stopping or any(w.error for w in workers) or all(w.join(0.0) for w in workers)
 
     def _tend(self) -> None:
@@ -176,23 +186,35 @@ class Daemon:
                 self._reload_asked = False
                 self._reload_and_log()
             return
-        for worker in self.workers.values():
+        for worker in list(self._serving):
+            ended = worker.join(0.0)
             worker.publish_health()
+            if ended and not worker.error:  # that was its last
+                self._serving.remove(worker)
+                self._progress.remove(worker.source_id)
         self._feed_watchdog()
 
     def _feed_watchdog(self) -> None:
         now_s = time.monotonic()
         late = self._progress.late(now_s) + ([] if self.publisher.alive else ["control"])
+        if late != self._late:
+            self._late = late
+            if late:
+                _log.error("no progress for %.0f s: %s; the watchdog is not fed", LOOP_DEADLINE_S, ", ".join(late))
+            else:
+                _log.warning("all goes on; the watchdog is fed again")
         if late:
-            _log.error("no progress for %.0f s: %s; the watchdog is not fed", LOOP_DEADLINE_S, ", ".join(late))
             return
         self._notifier.watchdog()
-        states = ", ".join(f"{w.source_id} {w.source.status}" for w in self.workers.values())
+        states = ", ".join(f"{w.source_id} {w.source.status}" for w in self._serving)
         self._notifier.status(states)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Obey SIGTERM, SIGINT and SIGHUP, a request to reload unless the terminal has gone, while serving."""
+        """Obey SIGTERM, SIGINT and SIGHUP, a request to reload unless the terminal has gone, while serving.
+
+        What was ignored when we started, as nohup does, stays ignored.
+        """
         had_terminal = _has_terminal()
 
         def on_stop(_number: int, _frame: FrameType | None) -> None:
@@ -206,7 +228,11 @@ class Daemon:
             self._wake.set()
 
         handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_hangup}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        before = {
+            number: signal.signal(number, handler)
+            for number, handler in handlers.items()
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
         try:
             yield
         finally:
@@ -243,7 +269,7 @@ class Daemon:
             "version": __version__,
             "session": self.session,
             "pid": os.getpid(),
-            "uptime_s": round(time.time() - self._started_s, 1),
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
             "config": str(self.path),
             "model": {
                 "name": self.model.manifest.name,
@@ -256,7 +282,7 @@ class Daemon:
                 w.source_id: {
                     "kind": str(w.config.__struct_config__.tag),
                     "status": "failed" if w.error else w.source.status,
-                    "counters": w.source.counters,
+                    "counters": w.counters,
                 }
                 for w in self.workers.values()
             },
@@ -274,6 +300,7 @@ class Daemon:
             new = load(self.path)[0]
             changed = [key for key in Config.__struct_fields__ if getattr(new, key) != getattr(self._base, key)]
             live = {key: getattr(new, key) for key in changed if key in LIVE_KEYS}
+            thresholds(self.model.manifest, new.decision)
             self._base = msgspec.structs.replace(self._base, **live)
         if "decision" in live:
             for worker in self.workers.values():

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
-from serstream.events import LABELS
+from serstream.events import LABELS, Label
 
 Vector = NDArray[np.float64]
 OTHER_IS_UNCERTAIN = 0.5
@@ -96,7 +96,7 @@ class EmotionChange(NamedTuple):
 
     phase: Literal["onset", "update", "offset"]
     id: int
-    label: str
+    label: Label
     probability: float
     start: int
     end: int | None
@@ -112,7 +112,7 @@ class Decision:
     def __init__(self, config: DecisionConfig, *, enter: float, leave: float) -> None:
         self.configure(config, enter=enter, leave=leave)
         self._count = 0
-        self.label: str | None = None
+        self.label: Label | None = None
         self._probability = 0.0
         self._start = self._updated = 0
         self._mean: Vector | None = None
@@ -159,7 +159,7 @@ class Decision:
         self._updated = sample
         return [EmotionChange("update", self._count, self.label, mine, self._start, None)]
 
-    def _begin(self, label: str, probability: float, sample: int) -> EmotionChange:
+    def _begin(self, label: Label, probability: float, sample: int) -> EmotionChange:
         self._count += 1
         self.label, self._probability = label, probability
         self._start = self._updated = sample

@@ -1,9 +1,7 @@
-"""Sockets of one end of the wire: which endpoints are allowed, binding, connecting, waiting, closing."""
+"""Sockets of one end of the wire: binding, connecting, waiting, closing."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import socket as sockets
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +10,7 @@ from typing import Any
 
 import zmq
 
+from serstream.addresses import check_bind, check_connect
 from serstream.errors import TransportError
 
 HEARTBEAT_S = 5.0
@@ -45,12 +44,7 @@ class Wire:
 
     def bind(self, socket: zmq.Socket[bytes], endpoint: str, insecure: bool, key: str) -> str:
         """Bind and return the endpoint as bound; ``key`` names it in the configuration."""
-        host = _host(endpoint, r"\d+|\*", self._shared)
-        if host and not insecure and not _is_loopback(host):
-            raise TransportError(
-                f"endpoint {endpoint} would let other machines listen unencrypted; bind 127.0.0.1 or an "
-                "ipc:// path, or set transport.insecure to true"
-            )
+        check_bind(endpoint, f"{key} is", insecure=insecure, inproc=self._shared)
         in_use = f"endpoint {endpoint} is in use; stop what uses it (another serstream?) or change {key}"
         if _is_served(endpoint):
             raise TransportError(in_use)
@@ -64,7 +58,7 @@ class Wire:
         return bound.decode().rstrip("\0")
 
     def connect(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
-        _host(endpoint, r"[1-9]\d*", self._shared)
+        check_connect(endpoint, inproc=self._shared)
         try:
             self._open(socket.connect, socket, endpoint)
         except zmq.ZMQError as error:
@@ -89,25 +83,6 @@ def take(socket: zmq.Socket[bytes]) -> bytes | None:
         return socket.recv_multipart(zmq.NOBLOCK)[-1]
     except zmq.Again:
         return None
-
-
-def _host(endpoint: str, port: str, shared: bool) -> str:
-    """Return the host of a TCP endpoint, empty for others, or raise TransportError."""
-    tcp = re.fullmatch(rf"tcp://(\[[^\]]+\]|[^:/\s]+):({port})", endpoint)
-    if tcp and (not tcp[2].isdigit() or int(tcp[2]) < 65_536):
-        return tcp[1].strip("[]")
-    if re.match(r"(ipc|inproc)://." if shared else r"ipc://.", endpoint):
-        return ""
-    raise TransportError(
-        f"endpoint {endpoint!r} cannot be used; allowed are tcp://HOST:PORT with a port up to 65535, and ipc://PATH"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, an interface or *
-        return False
 
 
 def _is_served(endpoint: str) -> bool:

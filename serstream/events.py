@@ -15,11 +15,13 @@ from serstream.errors import EventError
 
 SCHEMA: Literal["serstream/1"] = "serstream/1"
 TOPIC_PREFIX = "serstream.v1."
-LABELS = ("calm", "happy", "sad", "angry", "fearful")
+SAMPLE_RATE = 16_000
+"""Rate in hertz of the sample index, of every ring and of the model."""
+Label = Literal["calm", "happy", "sad", "angry", "fearful"]
+LABELS: tuple[Label, ...] = ("calm", "happy", "sad", "angry", "fearful")
 VOICES = ("female", "male")
 SOURCE_ID = re.compile(r"[a-z0-9_-]{1,32}")
 
-Label = Literal["calm", "happy", "sad", "angry", "fearful"]
 State = Literal["calm", "happy", "sad", "angry", "fearful", "uncertain", "no_speech"]
 Cause = Literal[
     "input_overflow",
@@ -217,7 +219,7 @@ _decoder = msgspec.json.Decoder(AnyEvent)
 
 def encode(event: Event) -> bytes:
     """Return the message of an event: its topic, one space, a JSON object in UTF-8."""
-    return event.topic.encode() + b" " + _encoder.encode(event)
+    return event.topic.encode() + b" " + encode_json(event)
 
 
 def encode_json(event: Event) -> bytes:

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 BACKOFF_S = (0.5, 5.0)
 _BLOCK_LIMIT = SAMPLE_RATE
 _SAMPLE_COUNTERS = ("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread")
+_HOLE_COUNTERS = ("device_lost", "stalled", "muted")
 _EVENT_COUNTERS = ("input_overflow_events", "callbacks", "restarts")
 
 
@@ -38,10 +39,14 @@ class Microphone:
     """
 
     def __init__(
-        self, config: MicrophoneSource, spawn: Callable[[MicrophoneSource], CaptureProcess] = CaptureProcess
+        self,
+        config: MicrophoneSource,
+        spawn: Callable[[MicrophoneSource], CaptureProcess] = CaptureProcess,
+        backoff_s: tuple[float, float] = BACKOFF_S,
     ) -> None:
         self._config = config
         self._spawn = spawn
+        self._least_backoff_s, self._most_backoff_s = backoff_s
         self._capture: CaptureProcess | None = None
         self._queue: deque[Block | Hole] = deque()
         self._hole: Cause | None = None
@@ -53,12 +58,12 @@ class Microphone:
         self._overflow_samples = 0
         self._last_s = 0.0
         self._retry_s = 0.0
-        self._backoff_s = BACKOFF_S[0]
+        self._backoff_s = self._least_backoff_s
         self._closed = False
         self._release_lock = threading.Lock()
         self._mute_wanted = False
         self._changed = threading.Event()
-        self._totals = dict.fromkeys((*_SAMPLE_COUNTERS, *_EVENT_COUNTERS), 0)
+        self._totals = dict.fromkeys((*_SAMPLE_COUNTERS, *_HOLE_COUNTERS, *_EVENT_COUNTERS), 0)
 
     def check(self) -> Device:
         """Return the device that would be used.
@@ -100,7 +105,8 @@ class Microphone:
     def counters(self) -> dict[str, int]:
         """Samples at 16 kHz since :meth:`open`; but overflow events, callbacks and restarts.
 
-        ``input_overflows`` is estimated: what the device lost by its own account of the time.
+        ``input_overflows`` is estimated: what the device lost by its own account of the time. So are
+        ``device_lost``, ``stalled`` and ``muted``, which are known, and counted, when such a hole ends.
         """
         with self._release_lock:
             return self._add_up()
@@ -119,7 +125,6 @@ class Microphone:
         return {
             "captured": header[Slot.WRITE],
             "ring_overruns": header[Slot.OVERRUNS],
-            "input_overflows": header[Slot.OVERFLOW_SAMPLES],
             "input_overflow_events": header[Slot.OVERFLOW_EVENTS],
             "non_finite": header[Slot.NON_FINITE],
             "callbacks": header[Slot.CALLBACKS],
@@ -177,6 +182,10 @@ class Microphone:
         if self._capture is None:
             return
         ring = self._capture.ring
+        if self._hole:
+            if not ring.backlog:
+                return
+            self._end_hole(ring.captured_s(self._ring_first))
         self._take_overflow(ring)
         limit = _BLOCK_LIMIT
         if self._overflows != ring.header[Slot.OVERFLOW_EVENTS]:
@@ -184,8 +193,6 @@ class Microphone:
         first, samples = ring.read(limit)
         if not samples.size:
             return
-        if self._hole:
-            self._end_hole(ring.captured_s(self._ring_first))
         self._lose("ring_overrun", first - self._ring_first, estimated=False)
         self._take_non_finite(ring)
         captured_s = ring.captured_s(first + samples.size)
@@ -193,7 +200,7 @@ class Microphone:
         self._first += samples.size
         self._ring_first = first + samples.size
         self._last_s = captured_s
-        self._backoff_s = BACKOFF_S[0]
+        self._backoff_s = self._least_backoff_s
 
     def _take_overflow(self, ring: SampleRing) -> None:
         events = ring.header[Slot.OVERFLOW_EVENTS]
@@ -202,6 +209,7 @@ class Microphone:
         lost = ring.header[Slot.OVERFLOW_SAMPLES] - self._overflow_samples
         self._overflows = events
         self._overflow_samples += lost
+        self._totals["input_overflows"] += lost
         self._lose("input_overflow", lost, estimated=True)
 
     def _take_non_finite(self, ring: SampleRing) -> None:
@@ -224,11 +232,16 @@ class Microphone:
     def _end_hole(self, captured_s: float) -> None:
         """End the open hole at a sample captured at this time."""
         assert self._hole is not None
-        lost = max(0, round((captured_s - self._last_s) * SAMPLE_RATE))
+        lost = self._count_hole(self._hole, captured_s)
         self._first += lost
         self._mark("end", self._hole, lost)
         _log.info("the microphone is back; about %.1f s were lost", lost / SAMPLE_RATE)
         self._hole = None
+
+    def _count_hole(self, cause: Cause, end_s: float) -> int:
+        lost = max(0, round((end_s - self._last_s) * SAMPLE_RATE))
+        self._totals[cause] += lost
+        return lost
 
     def _supervise(self) -> None:
         """Look after the capture process once its ring is empty."""
@@ -250,7 +263,7 @@ class Microphone:
         self._ring_first = self._ring_non_finite = self._overflows = self._overflow_samples = 0
         self._verdict = None
         self._retry_s = time.monotonic() + self._backoff_s
-        self._backoff_s = min(2 * self._backoff_s, BACKOFF_S[1])
+        self._backoff_s = min(2 * self._backoff_s, self._most_backoff_s)
 
     def _bury(self, capture: CaptureProcess) -> None:
         """Begin a hole, unless one is open, after a capture process has ended; another will follow."""
@@ -260,7 +273,7 @@ class Microphone:
             self._mark("start", cause, 0)
             if cause != "muted":
                 _log.warning("no samples: %s; trying again", self._reason(cause, capture))
-        self._retry_s = 0.0 if cause == "muted" else max(self._retry_s, time.monotonic() + BACKOFF_S[0])
+        self._retry_s = 0.0 if cause == "muted" else max(self._retry_s, time.monotonic() + self._least_backoff_s)
         self._release(capture)
 
     def _reason(self, cause: Cause, capture: CaptureProcess) -> str:
@@ -280,7 +293,11 @@ class Microphone:
 
     def close(self) -> None:
         """End capturing; what was not read is counted as ``unread``. Calling it again does nothing."""
+        if self._closed:
+            return
         self._closed = True
+        if self._hole:
+            self._count_hole(self._hole, time.monotonic())
         if self._capture:
             self._capture.kill()
             self._capture.reap()

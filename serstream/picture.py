@@ -22,15 +22,7 @@ _WORDS = {
     "uncertain": ("hard to tell", "no emotion stands out"),
     "no_speech": ("listening", "nobody is speaking"),
 }
-_LOSSES = (
-    "input_overflows",
-    "ring_overruns",
-    "non_finite",
-    "stalled",
-    "device_lost",
-    "network",
-    "worker_restart",
-)
+_LOSSES = ("input_overflows", "ring_overruns", "non_finite", "stalled", "device_lost")
 _WARNING = "#d55e00"
 _RIBBON_S = 60.0
 
@@ -252,7 +244,8 @@ def _status(view: SourceView | None) -> Text:
     )
     samples = sum(health.counters.get(name, 0) for name in _LOSSES)
     if not (samples or view.lost_events):
-        return row.append("  no losses", style="dim")
+        # a hole is counted when it ends: while it is open, nothing may be promised
+        return row if health.status in ("lost", "stalled") else row.append("  no losses", style="dim")
     share = samples / max(1, samples + health.counters.get("captured", 0))
     row.append(f"  lost {share:.2%}", style=_WARNING if health.degraded else "none")
     return row.append(f", {view.lost_events} events", style=_WARNING) if view.lost_events else row

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.classifier import Classifier, Model, Scores
+from serstream.classifier import Classifier, Manifest, Model, Scores
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
 from serstream.decision import Decision, EmotionChange, PosteriorMean, UtteranceChange, Utterances
-from serstream.errors import ModelError
-from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech
+from serstream.errors import ConfigError, ModelError
+from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, State
 from serstream.features import StreamingMfcc
 from serstream.speech import FRAME_LENGTH, SpeechDetector
 
@@ -40,6 +40,8 @@ class Pipeline:
     ------
     ModelError
         If the model, or the runtime, cannot be used.
+    ConfigError
+        If the thresholds contradict those of the model, see :func:`thresholds`.
     """
 
     def __init__(
@@ -75,11 +77,9 @@ class Pipeline:
         self._restart(0)
 
     def configure(self, decision: DecisionConfig) -> None:
-        """Change the rules of decision from the next step on."""
-        m = self.manifest
-        enter = m.enter_threshold if decision.enter_threshold is None else decision.enter_threshold
-        leave = m.exit_threshold if decision.exit_threshold is None else decision.exit_threshold
-        self._decision.configure(decision, enter=enter, leave=min(leave, enter))
+        """Change the rules of decision from the next step on; raises :class:`ConfigError` like :func:`thresholds`."""
+        enter, leave = thresholds(self.manifest, decision)
+        self._decision.configure(decision, enter=enter, leave=leave)
         self._priors = np.array([decision.priors.get(label, 1.0) for label in LABELS])
 
     def _restart(self, sample: int) -> None:
@@ -121,8 +121,8 @@ class Pipeline:
         return events
 
     def interrupt(self, resume_at: int) -> list[AnyEvent]:
-        """End what is open at a hole; the next sample is ``resume_at``."""
-        events = self._close()
+        """Do at a hole what :meth:`finish` does at the end; the next sample is ``resume_at``."""
+        events = self.finish()
         self._restart(resume_at)
         return events
 
@@ -162,7 +162,7 @@ class Pipeline:
             phase="end",
             start_s=start_s,
             end_s=_seconds(change.end),
-            label=None if best is None else LABELS[best],  # type: ignore[arg-type]
+            label=None if best is None else LABELS[best],
             probability=None if posterior is None or best is None else _rounded(posterior[best]),
             posterior=None if posterior is None else named(LABELS, posterior),
         )
@@ -177,7 +177,7 @@ class Pipeline:
             if self._utterances.open:
                 self._utterance.add(scores.emotion, share)
                 changes = self._decision.step(posterior, other, self.next_sample)
-        state = self._decision.label or ("uncertain" if self._utterances.open else "no_speech")
+        state: State = self._decision.label or ("uncertain" if self._utterances.open else "no_speech")
         event = Posterior(
             **self._now(),
             posterior=None if posterior is None else named(LABELS, posterior),
@@ -185,7 +185,7 @@ class Pipeline:
             voice=None if scores is None else named(VOICES, scores.voice),
             speech=_rounded(share),
             level_dbfs=level_dbfs,
-            state=state,  # type: ignore[arg-type]
+            state=state,
         )
         return [event, *self._emotions(changes)]
 
@@ -201,7 +201,7 @@ class Pipeline:
                 **self._now(),
                 phase=c.phase,
                 id=c.id,
-                label=c.label,  # type: ignore[arg-type]
+                label=c.label,
                 probability=_rounded(c.probability),
                 start_s=_seconds(c.start),
                 end_s=None if c.end is None else _seconds(c.end),
@@ -218,6 +218,25 @@ class Pipeline:
         other = max(0.0, 1.0 - float(labels.sum()))
         weighted = labels * self._priors
         return weighted / weighted.sum(), other
+
+
+def thresholds(manifest: Manifest, decision: DecisionConfig) -> tuple[float, float]:
+    """Return the thresholds for entering and leaving a label: those that are given, else the model's.
+
+    Raises
+    ------
+    ConfigError
+        If the one for leaving is given and above the one for entering.
+    """
+    enter = manifest.enter_threshold if decision.enter_threshold is None else decision.enter_threshold
+    if decision.exit_threshold is None:
+        return enter, min(manifest.exit_threshold, enter)
+    if decision.exit_threshold > enter:
+        raise ConfigError(
+            f"decision.exit_threshold is {decision.exit_threshold}, above the enter_threshold {enter} of model "
+            f"{manifest.name}; it must be at most that, or give decision.enter_threshold too"
+        )
+    return enter, decision.exit_threshold
 
 
 def _grouping(emotions: list[str], groups: dict[str, list[str]]) -> NDArray[np.float64]:

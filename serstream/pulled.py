@@ -14,6 +14,11 @@ from serstream.config import SAMPLE_RATE
 from serstream.events import Status
 from serstream.ring import Block, Hole
 
+_COUNTERS = (
+    *("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread"),
+    *("device_lost", "stalled", "muted"),
+)
+
 
 class Source(Protocol):
     """The seam between the outside and the middle.
@@ -31,7 +36,10 @@ class Source(Protocol):
 
     @property
     def counters(self) -> dict[str, int]:
-        """Samples at 16 kHz; once closed, ``captured`` = ``consumed`` + ``ring_overruns`` + ``unread``."""
+        """Samples at 16 kHz; once closed, ``captured`` = ``consumed`` + ``ring_overruns`` + ``unread``.
+
+        What was never captured is counted under its cause: ``device_lost``, ``stalled`` or ``muted``.
+        """
 
     def open(self) -> None:
         """Begin; raises :class:`SourceError` for what can never be read."""
@@ -71,9 +79,7 @@ class Pulled:
         self._muted_s: float | None = None
         self._lost_muted = 0
         self._changed = threading.Event()
-        self._counters = dict.fromkeys(
-            ("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread"), 0
-        )
+        self._counters = dict.fromkeys(_COUNTERS, 0)
 
     def _fetch(self, timeout_s: float) -> tuple[NDArray[np.float32], int] | None:
         """Return samples and how many of them were not finite, or None; set ``_exhausted`` at the end."""

@@ -74,6 +74,11 @@ def decode(path: Path, block_s: float, *, strict: bool) -> Iterator[tuple[NDArra
 
 def open_file(path: Path) -> Any:
     """Open an audio file, or say what is wrong with it."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # opening a pipe can hang
+        raise SourceError(
+            f"{path} is a pipe or a device, and only a file can be read so; save it as a file first, "
+            "or pipe it into serstream run --source -"
+        )
     try:
         with path.open("rb") as raw:
             size = os.fstat(raw.fileno()).st_size

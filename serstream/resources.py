@@ -1,5 +1,6 @@
 """Where the files that ship with the package are: inside the wheel, or at the top of a checkout."""
 
+import os
 from pathlib import Path
 
 _PACKAGED = Path(__file__).parent / "data"
@@ -21,6 +22,6 @@ def packaged(name: str) -> Path:
         If the installation lacks it.
     """
     for path in (_PACKAGED / name, _CHECKOUT / _IN_CHECKOUT.get(name, name)):
-        if path.exists():
+        if os.path.exists(path):  # which, unlike Path.exists, never raises
             return path
     raise FileNotFoundError(f"{name} is missing from the installation in {_PACKAGED.parent}; install serstream again")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 import threading
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -74,9 +73,7 @@ class Slot(IntEnum):
     OVERRUNS: samples that the reader lost. OVERFLOW_EVENTS, OVERFLOW_SAMPLES, OVERFLOW_AT: how often the
     device lost samples, how many (estimated, at the rate of the ring), and the index behind which it last
     happened. NON_FINITE: samples replaced by 0. CALLBACKS: callbacks so far. HEARTBEAT_NS: monotonic time of
-    the last. ORIGIN_NS: monotonic time at which the sample of index 0 was captured. RUNNING: 1 once the
-    device delivers. RATE: of the ring, DEVICE_RATE: of the device, in Hz. LATENCY_NS: as the device reports
-    it.
+    the last. ORIGIN_NS: monotonic time at which the sample of index 0 was captured. RATE: of the ring, in Hz.
     """
 
     WRITE = 0
@@ -90,10 +87,7 @@ class Slot(IntEnum):
     CALLBACKS = 8
     HEARTBEAT_NS = 9
     ORIGIN_NS = 10
-    RUNNING = 11
-    RATE = 12
-    DEVICE_RATE = 13
-    LATENCY_NS = 14
+    RATE = 11
 
 
 class Fence:
@@ -152,7 +146,7 @@ class SampleRing:
     @classmethod
     def create(cls, capacity: int, rate: int, *, keep: int = 0) -> SampleRing:
         """Allocate a ring of ``capacity`` (at least 2) samples at ``rate`` Hz."""
-        fd = _anonymous_file()
+        fd = os.memfd_create("serstream-ring", os.MFD_CLOEXEC)
         os.ftruncate(fd, _HEADER_BYTES + capacity * _SAMPLE_BYTES)
         ring = cls(fd, keep=keep)
         ring.header[Slot.RATE] = rate
@@ -242,11 +236,3 @@ class SampleRing:
         self._memory.close()
         os.close(self.fd)
         self.fd = -1
-
-
-def _anonymous_file() -> int:
-    """Return a descriptor of memory without a name, which no resource tracker can take away."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("serstream-ring", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

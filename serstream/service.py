@@ -91,7 +91,7 @@ def install(*, user: bool, root: Path = Path("/")) -> list[str]:
 
 
 def uninstall(*, user: bool, root: Path = Path("/")) -> list[str]:
-    """Stop and remove the service; configuration, journal and profiles stay.
+    """Stop and remove the service; the configuration stays, and what the daemon cached.
 
     Parameters, result and errors are those of :func:`install`; what is not there is no error.
     """

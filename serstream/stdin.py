@@ -6,18 +6,22 @@ import os
 import select
 import stat
 import time
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.config import SAMPLE_RATE, StdinSource
+from serstream.config import SAMPLE_RATE, Channels, DeviceRate, StdinSource
 from serstream.errors import SourceError
+from serstream.events import Status
 from serstream.pulled import Pulled
 from serstream.recordings import Riff, is_riff, parse_riff
 from serstream.resampler import Resampler
 
+STALL_S = 5.0
+"""A pipe that has brought nothing for this long is ``stalled`` until something comes: no hole, nothing was lost."""
 _READ_BYTES = 65_536
+_RATES, _CHANNELS = (get_args(kind)[1] for kind in (DeviceRate, Channels))
 _NOTHING = "standard input ended before its first sample; pipe PCM or a whole WAV into it"
 _PCM = {(1, 16): "s16le", (1, 32): "s32le", (3, 32): "f32le"}
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -31,12 +35,15 @@ class Stdin(Pulled):
     """PCM from standard input or another stream with a file descriptor, mono at 16 kHz.
 
     While muted, what arrives is read and thrown away: it was spoken while nobody was to listen.
-    ``partial_frames`` counts a last sample frame that was cut off.
+    ``partial_frames`` counts a last sample frame that was cut off. After ``stall_s`` seconds without a byte
+    the status is ``stalled``.
     """
 
-    def __init__(self, config: StdinSource, fd: int = 0) -> None:
+    def __init__(self, config: StdinSource, fd: int = 0, stall_s: float = STALL_S) -> None:
         super().__init__(realtime=False)
         self._fd = fd
+        self._stall_s = stall_s
+        self._stalled = False
         self._bytes = b""
         self._header_read = False
         self._left: int | None = None
@@ -48,8 +55,14 @@ class Stdin(Pulled):
         self._dtype, self._rate, self._channels = _DTYPES[format_], sample_rate, channels
         self._resampler = Resampler(sample_rate, SAMPLE_RATE)
 
+    @property
+    def status(self) -> Status:
+        """How the source is."""
+        return "stalled" if self._stalled and not self._mute_wanted else super().status
+
     def open(self) -> None:
         """Begin; raises :class:`SourceError` for a terminal, a folder or a closed descriptor."""
+        self._arrived_s = time.monotonic()
         try:
             mode = os.fstat(self._fd).st_mode
         except OSError as error:
@@ -70,12 +83,15 @@ class Stdin(Pulled):
             self._changed.wait(timeout_s)
         elif block := self._fetch(timeout_s):
             self._lost_muted += block[0].size
+            self._counters["muted"] += block[0].size
 
     def _fetch(self, timeout_s: float) -> tuple[NDArray[np.float32], int] | None:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         if not poll.poll(timeout_s * 1000):
+            self._stalled = time.monotonic() - self._arrived_s > self._stall_s
             return None
+        self._stalled = False
         data = os.read(self._fd, _READ_BYTES)
         self._arrived_s = time.monotonic()
         self._bytes += data
@@ -97,11 +113,13 @@ class Stdin(Pulled):
         return True
 
     def _honour(self, riff: Riff) -> None:
-        if riff.format not in _PCM or not riff.channels or not riff.sample_rate:
+        fits = _RATES.ge <= riff.sample_rate <= _RATES.le and _CHANNELS.ge <= riff.channels <= _CHANNELS.le
+        if riff.format not in _PCM or not fits:
             tag, bits = riff.format
             raise SourceError(
                 f"the WAV on standard input has format {tag} with {bits} bits, {riff.channels} channels and "
-                f"{riff.sample_rate} Hz; allowed are 16 or 32-bit PCM (format 1) and 32-bit float (format 3)"
+                f"{riff.sample_rate} Hz; allowed are 16 or 32-bit PCM (format 1) and 32-bit float (format 3), "
+                f"{_CHANNELS.ge} to {_CHANNELS.le} channels and {_RATES.ge} to {_RATES.le} Hz"
             )
         self._set_format(_PCM[riff.format], riff.sample_rate, riff.channels)
         self._left = riff.data_bytes

@@ -87,8 +87,7 @@ class Transfer:
     def __init__(self, device: DeviceRing, ring: SampleRing, rate: int, latency_s: float) -> None:
         self._device, self._ring, self._rate = device, ring, rate
         self._ring_rate = ring.header[Slot.RATE]
-        self._latency_ns = ring.header[Slot.LATENCY_NS] = int(latency_s * 1e9)
-        ring.header[Slot.DEVICE_RATE] = rate
+        self._latency_ns = int(latency_s * 1e9)
         self._resampler = Resampler(rate, self._ring_rate)
         self._clock = CaptureClock(rate)
         self._read = 0

@@ -20,7 +20,7 @@ import zmq
 
 from serstream.endpoints import Wire, milliseconds, poll_async, take
 from serstream.errors import ConfigError, SerstreamError, TransportError
-from serstream.events import EVENT_TYPES, SOURCE_ID, TOPIC_PREFIX, AnyEvent, decode, decode_json, encode_json
+from serstream.events import EVENT_TYPES, SOURCE_ID, TOPIC_PREFIX, AnyEvent, decode, decode_json, encode
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Lost, Request
 
 __all__ = ["PAGE_EVENTS", "Answer", "Handler", "Lost", "Publisher", "Request", "Subscriber", "request"]
@@ -61,8 +61,10 @@ class Publisher:
 
     Raises
     ------
+    ConfigError
+        If an endpoint is malformed or not allowed.
     TransportError
-        If an endpoint is not allowed, in use, or cannot be bound.
+        If it is in use, or cannot be bound.
     """
 
     def __init__(
@@ -124,9 +126,9 @@ class Publisher:
                 raise TransportError(f"an event of {topic} came after the publisher was closed; close it last")
             self._seq[topic] += 1
             event = msgspec.structs.replace(event, seq=self._seq[topic], time=time, latency_s=latency_s)
-            body = encode_json(event)
-            self._history.add(event, body, monotonic())
-            self._pub.send(topic.encode() + b" " + body)
+            message = encode(event)
+            self._history.add(event, message.partition(b" ")[2], monotonic())
+            self._pub.send(message)
         return event
 
     def newest(self, source: str) -> dict[str, int]:
@@ -224,10 +226,10 @@ class Subscriber:
 
     Raises
     ------
-    TransportError
-        If an endpoint is malformed.
     ConfigError
-        If source or types are not possible.
+        If an endpoint is malformed, or source or types are not possible.
+    TransportError
+        If an endpoint cannot be connected to.
     """
 
     def __init__(
@@ -393,8 +395,10 @@ def request(
 
     Raises
     ------
+    ConfigError
+        If the endpoint is malformed.
     TransportError
-        If the endpoint is malformed, no daemon answers in time, or the daemon refuses.
+        If no daemon answers in time, or the daemon refuses.
     """
     wire = Wire(context)
     try:

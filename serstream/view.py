@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import tzinfo
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from rich.console import Console
 from rich.control import Control
@@ -24,9 +24,10 @@ from rich.segment import Segment, Segments
 from rich.text import Text
 
 from serstream.errors import EventError
-from serstream.events import AnyEvent, Emotion, Event, Gap, Health, Speech, encode_json
+from serstream.events import AnyEvent, Emotion, Gap, Health, Speech, encode_json
+from serstream.history import Lost
 from serstream.picture import render, rows
-from serstream.viewstate import Item, Lost, Receive, ViewState, clock_time, feed, loss, lost_s, told
+from serstream.viewstate import Item, Receive, ViewState, clock_time, feed, loss, lost_s, told
 
 __all__ = [
     "Item", "Lost", "Receive", "ViewState", "export_svg", "feed", "print_json", "print_lines", "render",
@@ -87,10 +88,10 @@ def run_view(
 
     The terminal is given back as it was. A message that is no event (:class:`EventError`) is counted in the
     picture. Where nothing can be drawn (no terminal, a dumb one, an encoding without block characters) plain
-    lines are printed instead. Called from the main thread, which Ctrl-C interrupts.
+    lines are printed instead. Called from any one thread; Ctrl-C interrupts it in the main thread alone.
     """
     if not console.is_terminal or console.is_dumb_terminal or console.options.ascii_only:
-        print_lines(receive, console.file)  # type: ignore[arg-type]
+        print_lines(receive, console.file)
         return
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
         _show(receive, console, state or ViewState(), 1.0 / redraws_per_s)
@@ -121,7 +122,7 @@ def _turn(receive: Receive, painter: _Painter, state: ViewState, due_s: float, p
     return now_s + period_s
 
 
-def print_lines(receive: Receive, out: TextIO, *, tz: tzinfo | None = None) -> None:
+def print_lines(receive: Receive, out: IO[str], *, tz: tzinfo | None = None) -> None:
     """Write a line for every emotion, speech and gap event, every loss and every change of status.
 
     Ends at Ctrl-C, when ``receive`` raises EOFError, or when nobody reads ``out`` any more.
@@ -131,12 +132,12 @@ def print_lines(receive: Receive, out: TextIO, *, tz: tzinfo | None = None) -> N
     _print(receive, out, lambda item: _line(item, statuses, tz))
 
 
-def print_json(receive: Receive, out: TextIO) -> None:
+def print_json(receive: Receive, out: IO[str]) -> None:
     """Write every event as one JSON object a line, a loss as type ``lost``; ends like `print_lines`."""
     _print(receive, out, _json)
 
 
-def _print(receive: Receive, out: TextIO, to_line: Callable[[Item], str]) -> None:
+def _print(receive: Receive, out: IO[str], to_line: Callable[[Item], str]) -> None:
     try:
         while True:
             try:
@@ -153,7 +154,7 @@ def _print(receive: Receive, out: TextIO, to_line: Callable[[Item], str]) -> Non
         _forget(out)
 
 
-def _forget(out: TextIO) -> None:
+def _forget(out: IO[str]) -> None:
     """Point a broken pipe at nothing, or the interpreter would complain of it when it ends."""
     with contextlib.suppress(OSError, ValueError):
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -162,7 +163,7 @@ def _forget(out: TextIO) -> None:
 
 
 def _json(item: Item) -> str:
-    if not isinstance(item, Event):
+    if isinstance(item, Lost):
         fields = {
             "topic": item.topic,
             "session": item.session,
@@ -174,7 +175,7 @@ def _json(item: Item) -> str:
 
 
 def _line(item: Item, statuses: dict[str, str], tz: tzinfo | None) -> str:
-    if not isinstance(item, Event):
+    if isinstance(item, Lost):
         source, words = loss(item)
         return f"--:--:--  {source}  {words} (seq {item.from_seq} to {item.to_seq})"
     words = _words(item, statuses)

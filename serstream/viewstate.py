@@ -7,23 +7,20 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
-from typing import Protocol
 
-from serstream.events import LABELS, TOPIC_PREFIX, AnyEvent, Emotion, Event, Gap, Health, Posterior, Speech
-
-
-class Lost(Protocol):
-    """Events that cannot be had any more, as ``serstream.transport.Lost`` tells it."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def session(self) -> str: ...
-    @property
-    def from_seq(self) -> int: ...
-    @property
-    def to_seq(self) -> int: ...
-
+from serstream.events import (
+    LABELS,
+    SAMPLE_RATE,
+    TOPIC_PREFIX,
+    AnyEvent,
+    Emotion,
+    Event,
+    Gap,
+    Health,
+    Posterior,
+    Speech,
+)
+from serstream.history import Lost
 
 Item = AnyEvent | Lost
 Receive = Callable[[float], Item | None]
@@ -31,10 +28,10 @@ Receive = Callable[[float], Item | None]
 
 TROUBLE = {
     "starting": ("starting", "the source is being opened"),
-    "stalled": ("stalled", "the source is open but no sound arrives; it is being opened again"),
+    "stalled": ("stalled", "the source is open, but no sound comes out of it"),
     "lost": ("no sound", "the source is gone; it is taken up again as soon as it is back"),
     "muted": ("muted", "nothing is heard; serstream unmute opens the ears again"),
-    "failed": ("failed", "the source cannot be used; serstream doctor says why"),
+    "failed": ("failed", "the source cannot be used; the daemon's log says why"),
 }
 _QUIET_DBFS = -60.0
 _EASE_S = 0.12
@@ -135,7 +132,7 @@ class ViewState:
     def update(self, item: Item, now_s: float) -> None:
         """Take one event or loss that arrived at ``now_s``."""
         self.now_s = max(self.now_s, now_s)
-        if not isinstance(item, Event):
+        if isinstance(item, Lost):
             self._lose(item)
             return
         view = self._of(item.source, item.session)
@@ -216,7 +213,7 @@ class ViewState:
     def _lose(self, item: Lost) -> None:
         source, words = loss(item)
         view = self._of(source, item.session)
-        view.lost_events += item.to_seq - item.from_seq + 1
+        view.lost_events += item.n_events
         view.recent.appendleft(Entry((item.session, None), "", "gap", words))
 
     def _entry(self, view: SourceView, event: Event, key: object, start_s: float) -> Entry:
@@ -249,8 +246,8 @@ def _rest(view: SourceView) -> None:
 
 
 def lost_s(event: Gap) -> float:
-    """Return the length of a gap in seconds; the event itself tells the rate: its time over its sample."""
-    return event.lost_samples * event.stream_s / event.sample if event.sample else 0.0
+    """Return the length of a gap in seconds."""
+    return event.lost_samples / SAMPLE_RATE
 
 
 def clock_time(event: Event, at_s: float, tz: tzinfo | None) -> str:
@@ -264,7 +261,7 @@ def clock_time(event: Event, at_s: float, tz: tzinfo | None) -> str:
 def loss(item: Lost) -> tuple[str, str]:
     """Return the source of lost events, and the words for them."""
     source, _, kind = item.topic.removeprefix(TOPIC_PREFIX).partition(".")
-    return source, f"{item.to_seq - item.from_seq + 1} {kind} events lost on the way"
+    return source, f"{item.n_events} {kind} events lost on the way"
 
 
 def told(event: Speech) -> str:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, SourceConfig
+from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, SourceConfig, StdinSource
 from serstream.errors import SerstreamError
 from serstream.events import AnyEvent, Gap, Health, Posterior
 from serstream.pipeline import Pipeline
@@ -19,10 +19,54 @@ from serstream.transport import Publisher
 READ_TIMEOUT_S = 0.2
 MEMORY_S = 60.0
 """Latencies and losses of the last minute make percentiles and ``degraded``."""
-SILENT = frozenset({"muted", "lost", "stalled"})
-INTERRUPTIONS = frozenset({"device_lost", "stalled", "muted", "suspended"})
+LIVE = (MicrophoneSource, StdinSource)
+"""What is heard as it is spoken; a recording waits for its reader."""
+LEAST_SLEEP_S = 1.0
 
 _log = logging.getLogger(__name__)
+
+
+def slept_s() -> float:
+    """Return for how many seconds this machine has been suspended since it started."""
+    running_s = -time.clock_gettime(time.CLOCK_MONOTONIC)
+    return running_s + time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Sleep:
+    """What a machine that is suspended does not hear: monotonic time, which sources count by, stands still meanwhile.
+
+    Parameters
+    ----------
+    slept_s : callable
+        As :func:`slept_s`.
+    """
+
+    def __init__(self, slept_s: Callable[[], float]) -> None:
+        self._slept_s = slept_s
+        self._known_s = slept_s()
+        self.lost_samples = 0
+
+    def place(self, item: Block | Hole) -> list[Block | Hole]:
+        """Return an item moved on by all that was slept through, behind the hole of what is new of that.
+
+        Within a hole that is open it makes that hole larger instead.
+        """
+        lost = self._lost()
+        self.lost_samples += lost
+        moved = item._replace(first_sample=item.first_sample + self.lost_samples)
+        if not lost:
+            return [moved]
+        if isinstance(moved, Hole) and moved.phase == "end":
+            return [moved._replace(lost_samples=moved.lost_samples + lost, estimated=True)]
+        start = Hole("start", "suspended", moved.first_sample - lost, lost, estimated=True)
+        return [start, start._replace(phase="end", first_sample=moved.first_sample), moved]
+
+    def _lost(self) -> int:
+        jump_s = self._slept_s() - self._known_s
+        if jump_s <= LEAST_SLEEP_S:
+            return 0
+        self._known_s += jump_s
+        return round(jump_s * SAMPLE_RATE)
 
 
 class Worker:
@@ -39,6 +83,8 @@ class Worker:
         Called, from the worker's thread, whenever the loop did what it owes.
     on_end : callable
         Called once, from the worker's thread, when the source has ended or failed.
+    slept_s : callable
+        As :func:`slept_s`.
     """
 
     def __init__(
@@ -50,6 +96,7 @@ class Worker:
         *,
         on_progress: Callable[[], None],
         on_end: Callable[[], None],
+        slept_s: Callable[[], float] = slept_s,
     ) -> None:
         self.source_id, self.config = source_id, config
         self.source: Source = make(config)
@@ -60,10 +107,13 @@ class Worker:
         self._stop = threading.Event()
         self._rules: DecisionConfig | None = None
         self._started_s = time.time()
-        self._newest = (0, time.monotonic())
+        self._slept_s, self._sleep = slept_s, Sleep(slept_s)
+        self._newest = (0, self._now_s())
         self._busy_s, self._heard = 0.0, 0
         self._latencies: deque[tuple[float, float]] = deque()
         self._last_loss_s = -MEMORY_S
+        self._lost: dict[str, int] = {}
+        self._logged: dict[str, int] = {}
 
     def start(self) -> None:
         """Begin to read; called once."""
@@ -83,6 +133,11 @@ class Worker:
         """Use other rules of decision from the next block on; called from any thread."""
         self._rules = decision
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the source counts, and the samples at 16 kHz that the machine slept through."""
+        return self.source.counters | {"suspended": self._sleep.lost_samples}
+
     def health(self) -> Health:
         """Return how the source is, over the time since the last call; called from the main thread."""
         now_s = time.monotonic()
@@ -96,7 +151,7 @@ class Worker:
             stream_s=round(sample / SAMPLE_RATE, 6),
             status="failed" if self.error else self.source.status,
             degraded=now_s - self._last_loss_s < MEMORY_S,
-            counters=self.source.counters,
+            counters=self.counters,
             rtf=round(busy_s * SAMPLE_RATE / heard, 5) if heard else 0.0,
             latency_p50_s=_percentile(recent, 0.50),
             latency_p99_s=_percentile(recent, 0.99),
@@ -104,8 +159,14 @@ class Worker:
         )
 
     def publish_health(self) -> None:
-        """Publish :meth:`health`."""
+        """Publish :meth:`health`, and log what was lost since the last time; called from the main thread."""
         self._publish([self.health()])
+        lost = dict(self._lost)
+        for cause, samples in lost.items():
+            if new := samples - self._logged.get(cause, 0):
+                log = _log.info if cause == "muted" else _log.warning
+                log("%s: %s, %d samples lost", self.source_id, cause, new)
+        self._logged = lost
 
     def _run(self) -> None:
         try:
@@ -123,16 +184,24 @@ class Worker:
             self._on_end()
 
     def _turn(self, item: Block | Hole | None) -> None:
-        """Do what one item asks for, and say so if the loop owes nothing."""
+        """Do what one item asks for, and say that the loop goes round.
+
+        A read that brought nothing in time is no fault of the loop: whether a device is deaf is the source's to notice.
+        """
         if (rules := self._rules) is not None:
             self._rules = None
             self._pipeline.configure(rules)
-        if isinstance(item, Block):
-            self._analyse(item)
-        elif isinstance(item, Hole):
-            self._tell(item)
-        if item is not None or self.source.status in SILENT or not isinstance(self.config, MicrophoneSource):
-            self._on_progress()
+        for placed in self._place(item):
+            if isinstance(placed, Block):
+                self._analyse(placed)
+            else:
+                self._tell(placed)
+        self._on_progress()
+
+    def _place(self, item: Block | Hole | None) -> list[Block | Hole]:
+        if item is None:
+            return []
+        return self._sleep.place(item) if isinstance(self.config, LIVE) else [item]
 
     def _drain(self) -> None:
         """Analyse what was captured before the end, then close what is open."""
@@ -144,21 +213,21 @@ class Worker:
     def _analyse(self, block: Block) -> None:
         started_s = time.monotonic()
         end = block.first_sample + block.samples.size
-        self._newest = (end, started_s if block.captured_s is None else block.captured_s)
+        captured_s = started_s if block.captured_s is None else block.captured_s
+        self._newest = (end, captured_s + self._slept_s())
         events = self._pipeline.push(block.first_sample, block.samples)
         self._publish(events)
         self._busy_s += time.monotonic() - started_s
         self._heard += block.samples.size
 
     def _tell(self, hole: Hole) -> None:
-        """Publish a loss; what ends with the sound ends now."""
-        if hole.phase == "start" and hole.cause in INTERRUPTIONS:
+        """Publish a loss; what ends with the sound ends before it."""
+        if hole.phase == "start" and hole.cause != "non_finite":
             self._publish(self._pipeline.interrupt(self._pipeline.next_sample))
         if hole.cause != "muted":
             self._last_loss_s = time.monotonic()
         if hole.phase == "end":
-            log = _log.info if hole.cause == "muted" else _log.warning
-            log("%s: %s, %d samples lost", self.source_id, hole.cause, hole.lost_samples)
+            self._lost[hole.cause] = self._lost.get(hole.cause, 0) + hole.lost_samples
         gap = Gap(
             source=self.source_id,
             session=self._publisher.session,
@@ -174,17 +243,21 @@ class Worker:
     def _publish(self, events: list[AnyEvent]) -> None:
         for event in events:
             captured_s = self._captured_s(event.sample)
-            latency_s = max(0.0, time.monotonic() - self._newest[1]) if event.type != "health" else 0.0
+            latency_s = max(0.0, self._now_s() - self._newest[1]) if event.type != "health" else 0.0
             self._publisher.publish(event, time=_rfc3339(captured_s), latency_s=round(latency_s, 6))
             if isinstance(event, Posterior):
                 self._remember(latency_s)
 
     def _captured_s(self, sample: int) -> float:
         """Return the wall time, in seconds since 1970, at which a sample was captured."""
-        if not isinstance(self.config, MicrophoneSource):
+        if not isinstance(self.config, LIVE):
             return self._started_s + sample / SAMPLE_RATE
         newest, captured_s = self._newest
-        return time.time() - time.monotonic() + captured_s - (newest - sample) / SAMPLE_RATE
+        return time.time() - self._now_s() + captured_s - (newest - sample) / SAMPLE_RATE
+
+    def _now_s(self) -> float:
+        """Return the time, in seconds, on a clock that goes on while the machine sleeps."""
+        return time.monotonic() + self._slept_s()
 
     def _remember(self, latency_s: float) -> None:
         now_s = time.monotonic()

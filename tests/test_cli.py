@@ -16,11 +16,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 import soundfile
-from serstream_process import COMMAND, KEEPS_ON, LIMIT_S, Daemon, Serstream, hear
+from serstream_process import COMMAND, KEEPS_ON, LIMIT_S, Daemon, Serstream, await_true, hear
 
 from serstream import __version__
 from serstream.cli import main
@@ -246,6 +247,20 @@ def test_a_wrong_configuration_is_said_in_a_sentence_and_ends_with_2(command, tm
     refused(done, 2, str(path), "decision.smoothing_s is 31", "from 0 to 30")
 
 
+def test_a_name_that_no_file_can_have_is_no_source():
+    refused(serstream("run", "--source", "x" * 300), 2, "no file", "demo")
+
+
+def test_a_source_in_a_folder_of_somebody_else_is_said(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir(mode=0)
+    command = [*COMMAND, "run", "--source", str(folder / "x.wav")]
+    if os.geteuid() == 0:  # who may look everywhere, until this is taken away
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    refused(done, 2, "no file that this user can see")
+
+
 def test_a_source_that_does_not_exist_is_said_with_those_that_do():
     done = serstream("run", "--source", "nowhere.wav")
     refused(done, 2, "'nowhere.wav'", "mic", "demo", "-")
@@ -290,7 +305,33 @@ MODEL_FAULTS = {
 def test_a_model_that_does_not_fit_is_said_in_a_sentence(fault, tmp_path, typed):
     spoil_model(tmp_path / "model", fault)
     (tmp_path / "my.yaml").write_text(json.dumps({"model": f"{tmp_path}/model"}))
-    refused(typed("analyze", "--config", tmp_path / "my.yaml", DEMO), 1, f"{tmp_path}/model", MODEL_FAULTS[fault])
+    status = 2 if fault == "missing" else 1  # which is a wrong configuration
+    done = typed("analyze", "--config", tmp_path / "my.yaml", DEMO)
+    refused(done, status, f"{tmp_path}/model", MODEL_FAULTS[fault])
+
+
+@pytest.mark.parametrize("name", ["sing", "~nobody-of-this-name/model", "x" * 300])
+def test_an_unknown_model_is_a_wrong_configuration(name, tmp_path, typed):
+    (tmp_path / "my.yaml").write_text(json.dumps({"model": name}))
+    done = typed("analyze", "--config", tmp_path / "my.yaml", DEMO)
+    refused(done, 2, repr(name), "neither a shipped model nor a folder")
+
+
+def test_a_threshold_that_contradicts_the_model_is_a_wrong_configuration(tmp_path, typed):
+    (tmp_path / "my.yaml").write_text("decision: {exit_threshold: 0.9}")
+    done = typed("analyze", "--config", tmp_path / "my.yaml", DEMO)
+    refused(done, 2, "decision.exit_threshold is 0.9", "enter_threshold")
+
+
+@pytest.mark.parametrize("words", ["listen --connect", "listen --control", "status --control", "mute --control"])
+def test_an_endpoint_that_is_none_is_wrong_usage(words, typed):
+    refused(typed(*words.split(), "banana"), 2, "'banana'", "tcp://HOST:PORT")
+
+
+def test_an_endpoint_that_may_not_be_bound_is_a_wrong_configuration_before_anything_is_opened(tmp_path):
+    (tmp_path / "my.yaml").write_text("transport: {events: 'tcp://0.0.0.0:5755'}")
+    done = serstream("run", "--config", tmp_path / "my.yaml", "--source", tmp_path / "missing.wav")
+    refused(done, 2, "transport.events is 'tcp://0.0.0.0:5755'", "transport.insecure")
 
 
 @pytest.mark.parametrize("command", ["run --source", "analyze"])
@@ -316,6 +357,48 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def test_an_endpoint_in_use_is_said_with_its_key(quiet):
     refused(serstream("run", "--config", quiet.path), 1, quiet.control, "in use", "transport.control")
     assert quiet.ask("status")["pid"] == quiet.process.pid
+
+
+# --- asked to stop before there is anything to stop
+
+
+def in_its_configuration(command: str, folder: Path, *arguments: object, **options: object) -> tuple[Serstream, Path]:
+    """Start a command, and return when it waits for its configuration to be written into a pipe."""
+    path = folder / "config.pipe"
+    os.mkfifo(path)
+    return Serstream(command, "--config", path, *arguments, **options), path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("when", ["reading its configuration", "loading"])
+def test_a_signal_before_the_daemon_serves_ends_run_quietly_with_0(number, when, tmp_path, endpoints):
+    run, path = in_its_configuration("run", tmp_path, "--source", "demo")
+    with run:
+        with path.open("w") as pipe:
+            if when == "loading":
+                pipe.write(endpoints.read_text())
+                pipe.close()
+                maps = Path(f"/proc/{run.process.pid}/maps")
+                await_true(lambda: "numpy" in maps.read_text())
+            assert run.end(number) == 0
+        assert (run.out.lines, run.err.lines) == ([], [])
+
+
+def test_ctrl_c_on_the_way_ends_analyze_with_130(tmp_path):
+    analyze, path = in_its_configuration("analyze", tmp_path, DEMO)
+    with analyze, path.open("w"):
+        assert analyze.end(signal.SIGINT) == 130
+        assert (analyze.out.lines, analyze.err.lines) == ([], [])
+
+
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(tmp_path):
+    with Daemon(tmp_path, {"sources": {"quiet": KEEPS_ON}}, prefix=("nohup",)) as daemon:
+        daemon.ready()
+        daemon.process.send_signal(signal.SIGHUP)
+        (ignored,) = re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{daemon.process.pid}/status").read_text())
+        assert int(ignored, 16) & 1 << (signal.SIGHUP - 1)
+        assert daemon.end(signal.SIGTERM) == 0
+    assert not [line for line in daemon.err.lines if "reload" in line]
 
 
 def test_a_tcp_port_in_use_is_said_with_its_key(tmp_path):
@@ -452,7 +535,7 @@ def test_without_portaudio_microphones_say_how_to_install_it_and_recordings_work
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, *arguments: object, **env: str) -> None:
+    def __init__(self, *arguments: object, stderr: IO[str] | None = None, **env: str) -> None:
         self.fd, inside = os.openpty()
         os.set_blocking(self.fd, False)
         self.seen = b""
@@ -460,7 +543,7 @@ class Terminal:
             ["setsid", "--ctty", *COMMAND, *map(str, arguments)],
             stdin=inside,
             stdout=inside,
-            stderr=inside,
+            stderr=stderr or inside,
             env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", "PYTHONUTF8": "1"} | env,
         )
         os.close(inside)
@@ -529,6 +612,30 @@ def test_without_a_microphone_a_terminal_says_so_and_shows_the_demo_until_ctrl_c
         assert after[1], "the screen is given back"
         assert "\x1b[?25h" in terminal.seen.decode(errors="replace")[-200:]
         assert "Traceback" not in after[2]
+
+
+def test_standard_output_alone_decides_whether_there_is_a_view(endpoints, tmp_path):
+    log = (tmp_path / "err.log").open("w")
+    with log, Terminal("run", "--config", endpoints, "--source", "demo", stderr=log) as terminal:
+        terminal.until("\x1b[?1049h")
+        terminal.until("calm")
+        os.write(terminal.fd, b"\x03")
+        assert terminal.end() == 0
+    assert "ready, session" in (tmp_path / "err.log").read_text()
+
+
+@pytest.mark.usefixtures("without_sound")
+def test_without_a_microphone_the_other_sources_are_still_heard(endpoints, tmp_path):
+    config = json.loads(endpoints.read_text())
+    sources = {"mic": {"kind": "microphone"}, "talk": {"kind": "demo"}}
+    endpoints.write_text(json.dumps(config | {"sources": sources}))
+    with Terminal("run", "--config", endpoints) as terminal:
+        terminal.until("\x1b[?1049h")
+        asked = ("status", "--json", "--control", config["transport"]["control"])
+        assert list(json.loads(serstream(*asked).stdout)["sources"]) == ["mic", "talk"]
+        os.write(terminal.fd, b"\x03")
+        assert terminal.end() == 0
+    assert b"instead" not in terminal.seen
 
 
 def test_a_window_that_is_closed_ends_the_daemon_and_with_it_the_capture(endpoints):

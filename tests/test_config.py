@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -81,6 +85,13 @@ WRONG = [
     ("transport: {replay_s: .inf}", "transport.replay_s", "inf", "from 0 to 86400"),
     ("transport: {replay_mb: 0}", "transport.replay_mb", "0", "above 0 to 4096"),
     ("transport: {events: 5755}", "transport.events", "5755", "text"),
+    ("transport: {events: banana}", "transport.events", "'banana'", "tcp://HOST:PORT"),
+    ("transport: {control: 'inproc://a'}", "transport.control", "'inproc://a'", "ipc://PATH"),
+    ("transport: {control: 'tcp://0.0.0.0:5756'}", "transport.control", "'tcp://0.0.0.0:5756'", "transport.insecure"),
+    ("sources: {a: {kind: stdin}, b: {kind: stdin}}", "sources", "a, b", "one standard input"),
+    ("sources: {a: {kind: synthetic, duration_s: .inf}}", "sources.a.duration_s", "inf", "above 0 to 1e+09"),
+    ("model: 2024-13-45", "is not YAML", "month must be", "check indentation and quotes"),
+    ("model: !!int ''", "is not YAML", "", "check indentation and quotes"),
     ("log_level: loud", "log_level", "'loud'", "one of debug, error, info, warning"),
     ("decision: {smoothing_s: .nan}", "decision.smoothing_s", "nan", "from 0 to 30"),
     ("speech: {threshold: [}", "line 1, column", "", "check indentation and quotes"),
@@ -120,6 +131,15 @@ def test_a_mistake_is_said_in_one_line_with_its_key_its_value_and_what_is_allowe
     assert [part for part in (key, value, allowed) if part not in sentence] == []
 
 
+def test_a_configuration_nested_without_end_is_said_in_a_line():
+    with pytest.raises(ConfigError, match=r"^my\.yaml is not YAML: .*recursion.*; check [^\n]*$"):
+        parse("model: " + "[" * 5_000, "my.yaml")
+
+
+def test_insecure_allows_every_address():
+    assert parse("transport: {insecure: true, events: 'tcp://0.0.0.0:5755'}", "x").transport.insecure
+
+
 def test_every_number_says_its_range_when_it_is_outside():
     for struct in STRUCTS:
         for found in msgspec.inspect.type_info(struct).fields:
@@ -127,6 +147,8 @@ def test_every_number_says_its_range_when_it_is_outside():
             for node in types:
                 if isinstance(node, msgspec.inspect.IntType | msgspec.inspect.FloatType):
                     assert (node.ge, node.gt) != (None, None), f"{struct.__name__}.{found.name} has no range"
+                if isinstance(node, msgspec.inspect.FloatType):
+                    assert (node.le, node.lt) != (None, None), f"{struct.__name__}.{found.name} may be infinite"
 
 
 def test_thresholds_may_be_given_one_at_a_time():
@@ -146,6 +168,25 @@ def test_without_xdg_config_home_the_users_folder_is_in_the_home_folder(monkeypa
     monkeypatch.setenv("XDG_CONFIG_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert candidates()[0] == tmp_path / ".config" / "serstream" / "config.yaml"
+
+
+def test_a_folder_of_configurations_that_cannot_be_looked_into_is_passed_over(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ("x" * 300)))
+    assert load()[1] != candidates()[0]
+
+
+def test_a_user_without_a_home_has_the_configuration_of_the_machine_alone():
+    rights = "+dac_override,+dac_read_search"  # to read this Python and this checkout, wherever they are
+    nobody = ("setpriv", "--reuid=54321", "--clear-groups", f"--inh-caps={rights}", f"--ambient-caps={rights}")
+    nobody = (*nobody, "env", "-u", "HOME", "-u", "XDG_CONFIG_HOME")
+    code = "from serstream.config import candidates; print(*candidates())"
+    command = [*nobody, sys.executable, "-P", "-c"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    probe = [*command, "import serstream.errors"]
+    if shutil.which("setpriv") is None or subprocess.run(probe, env=env, capture_output=True, check=False).returncode:
+        pytest.skip("running as another user needs root")
+    done = subprocess.run([*command, code], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stderr, done.stdout) == ("", "/etc/serstream/config.yaml\n")
 
 
 def test_the_named_configuration_is_the_only_one_that_is_read(monkeypatch, tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +27,11 @@ from serstream_process import (
     nothing_lost,
 )
 
-from serstream import Emotion, Gap, Health, Speech, TransportError
+from serstream import Emotion, Gap, Health, Speech, Subscriber, TransportError
+from serstream import daemon as daemons
+from serstream.config import Config, SyntheticSource, TransportConfig
 from serstream.resources import packaged
+from serstream.sources import Block, Hole, Synthetic
 from serstream.transport import Publisher
 
 ANY_LABEL = {"enter_threshold": 0.0, "exit_threshold": 0.0}
@@ -159,23 +164,82 @@ def test_the_source_of_the_command_line_is_no_change_that_needs_a_restart(tmp_pa
         assert list(daemon.ask("status")["sources"]) == ["demo"]
 
 
-def test_systemd_is_told_ready_progress_and_the_end(tmp_path, monkeypatch):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(LIMIT_S)
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The service manager of the daemons of a test."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(LIMIT_S)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "10000000")
-        with Daemon(tmp_path, {"sources": {"quiet": KEEPS_ON}}) as daemon:
-            told = ""
-            while "READY=1" not in told:
-                told = manager.recv(4096).decode()
-            assert list(daemon.ask("status")["sources"]) == ["quiet"], "endpoints serve when ready"
-            while "WATCHDOG=1" not in told:
-                told = manager.recv(4096).decode()
-            daemon.process.terminate()
-            while "STOPPING=1" not in told:
-                told = manager.recv(4096).decode()
-            assert daemon.end() == 0
+        yield listener
+
+
+def test_systemd_is_told_ready_progress_and_the_end(manager, tmp_path):
+    with Daemon(tmp_path, {"sources": {"quiet": KEEPS_ON}}) as daemon:
+        told = ""
+        while "READY=1" not in told:
+            told = manager.recv(4096).decode()
+        assert list(daemon.ask("status")["sources"]) == ["quiet"], "endpoints serve when ready"
+        while "WATCHDOG=1" not in told:
+            told = manager.recv(4096).decode()
+        daemon.process.terminate()
+        while "STOPPING=1" not in told:
+            told = manager.recv(4096).decode()
+        assert daemon.end() == 0
+
+
+def test_a_source_that_has_ended_owes_nothing_any_more(manager, tmp_path):
+    short = {"kind": "synthetic", "duration_s": 0.5}
+    with Daemon(tmp_path, {"sources": {"short": short, "quiet": KEEPS_ON}}) as daemon, daemon.subscribe() as heard:
+        last = hear(heard, lambda e: isinstance(e, Health) and e.source == "short" and e.sample == 8_000)[-1]
+        fed = 0
+        while fed < 8:  # once a second, and the deadline is five
+            fed += manager.recv(4096) == b"WATCHDOG=1"
+        newest = next(e for e in daemon.ask("snapshot") if e["type"] == "health" and e["source"] == "short")
+        assert newest["seq"] <= last.seq + 1, "its last was its last"
+        assert daemon.end(signal.SIGTERM) == 0
+    assert not [line for line in daemon.err.lines if "no progress" in line]
+
+
+class Hanging(Synthetic):
+    """A source whose reading never returns, until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__(SyntheticSource())
+        self.released = threading.Event()
+
+    def read(self, timeout_s: float) -> Block | Hole | None:
+        self.released.wait(LIMIT_S)
+        return None
+
+
+def test_an_analysis_that_hangs_starves_the_watchdog_and_is_logged_once(manager, tmp_path, caplog):
+    transport = TransportConfig(events=f"ipc://{tmp_path}/events", control=f"ipc://{tmp_path}/control")
+    sources = {"talk": SyntheticSource(), "quiet": SyntheticSource("silence")}
+    daemon = daemons.Daemon(Config(sources=sources, transport=transport), tmp_path)
+    daemon.workers["talk"].source = source = Hanging()
+    told: list[str] = []
+
+    def watch() -> None:
+        heard = Subscriber(daemon.publisher.events_endpoint, daemon.publisher.control_endpoint, "quiet", ["health"])
+        with heard:
+            for _ in range(8):  # one a second, and the deadline is five
+                hear(heard, lambda e: not e.replayed)
+        manager.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                told.append(manager.recv(4096).decode())
+        source.released.set()
+        daemon.stop()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    daemon.run()
+    watching.join(LIMIT_S)
+    assert 3 <= told.count("WATCHDOG=1") <= 6
+    late = [message for message in caplog.messages if "no progress" in message]
+    assert late == ["no progress for 5 s: talk; the watchdog is not fed"]
 
 
 # --- requests to a running daemon
@@ -293,6 +357,23 @@ def test_a_wrong_configuration_is_refused_with_the_reason_and_the_old_one_goes_o
     daemon.configure(CONFIG)
     assert daemon.ask("reload") == {"applied": [], "needs_restart": []}
     assert daemon.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("model: 2024-13-45", "month must be"),
+        ("transport: {events: banana}", "transport.events is 'banana'"),
+        ("decision: {exit_threshold: 0.9}", "decision.exit_threshold is 0.9"),
+    ],
+)
+def test_what_no_configuration_can_be_is_refused_as_well(text, reason, daemon):
+    daemon.path.write_text(text)
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.err.until(lambda line: "the old configuration goes on" in line and reason in line)
+    assert command(daemon, "reload").returncode == 1
+    daemon.configure(CONFIG)
+    assert daemon.ask("reload") == {"applied": [], "needs_restart": []}
 
 
 def test_every_topic_of_a_session_counts_from_1_without_holes(daemon):

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import signal
+import socket
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -181,6 +182,28 @@ def test_sigterm_ends_within_a_second_though_the_sound_server_hangs(virtual_mic,
         assert time.monotonic() - asked_s < 1.0
         last = hear_out(daemon, subscriber)[-1]
     assert nothing_lost(last)
+
+
+def test_a_sound_server_that_hangs_starves_no_watchdog_while_the_stall_is_waited_for(
+    virtual_mic, monkeypatch, tmp_path
+):
+    patient = {"mic": {"kind": "microphone", "stall_s": 7.0}}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(3.0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+        with Daemon(tmp_path, {"sources": patient}) as daemon, daemon.subscribe() as subscriber:
+            running(subscriber)
+            virtual_mic.freeze()
+            told = b""
+            while b"mic stalled" not in told:  # which nothing but the stall rule says; each turn comes within 3 s
+                while told != b"WATCHDOG=1":
+                    told = manager.recv(4096)
+                told = manager.recv(4096)
+            hear(subscriber, lambda e: isinstance(e, Gap) and e.cause == "stalled")
+            assert daemon.end(signal.SIGTERM) == 0
+    assert not [line for line in daemon.err.lines if "no progress" in line]
 
 
 def test_a_microphone_that_is_unplugged_is_lost_ends_the_emotion_and_comes_back(virtual_mic, clip, tmp_path):

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "serstream"
 
 ROWS: list[dict[str, set[str]]] = [
     {"errors": set(), "resources": set()},
-    {"events": {"msgspec"}, "systemd": set()},
+    {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
     {"config": {"msgspec", "yaml"}},
     {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}},
     # the capture process: what is below here and above `sources` must stay small
@@ -40,11 +40,11 @@ ROWS: list[dict[str, set[str]]] = [
     {"__main__": set()},
     # offline: on top of the runtime, which never imports it
     {"training.corpora": set(), "training.augment": {"numpy"}},
-    {"training.recipe": {"msgspec"}, "training.prepare": {"msgspec", "numpy", "soundfile", "soxr"}},
+    {"training.recipe": {"msgspec"}, "training.prepare": {"msgspec", "numpy"}},
     {"training.crops": {"numpy"}, "training.network": {"keras"}, "training.score": {"numpy"}},
     {"training.fit": {"keras", "msgspec", "numpy", "tensorflow"}, "training.evaluate": {"msgspec"}},
     {"training.export": {"keras", "msgspec", "numpy", "tensorflow"}},
-    {"training.calibrate": {"msgspec", "numpy"}, "training.card": set()},
+    {"training.calibrate": {"msgspec", "numpy"}, "training.card": set(), "training.parity": {"keras", "numpy"}},
     {"training.__main__": {"msgspec"}},
 ]
 """Modules from the lowest layer up, and what each may import besides the standard library and the rows above."""

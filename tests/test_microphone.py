@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serstream.capture import Device, choose
@@ -77,6 +78,14 @@ def listening(config=None, **options):
     assert counters["captured"] == counters["consumed"] + counters["ring_overruns"] + counters["unread"]
 
 
+def recorded_rates():
+    """Return the rates, in Hz, at which programs record from the sound server."""
+    command = ["pactl", "list", "short", "source-outputs"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    streams = [line.split("\t") for line in listed.splitlines()]
+    return [int(spec.split()[-1].removesuffix("Hz")) for _, _, client, _, spec in streams if client != "-"]
+
+
 def await_end(pid, limit_s):
     """Return whether a process of any parent ends within the limit."""
     fd = os.pidfd_open(pid)
@@ -101,17 +110,10 @@ def await_end(pid, limit_s):
 def test_what_is_played_arrives_at_its_pitch_and_level(virtual_mic, tmp_path, config, device_rate):
     tone = 0.1 * np.sqrt(2) * np.sin(2 * np.pi * 1000 * np.arange(48_000) / 48_000)
     soundfile.write(tmp_path / "tone.wav", tone, 48_000)
-    rates = []
-
-    def spawn(config):
-        capture = CaptureProcess(config)
-        rates.append(capture.ring.header)
-        return capture
-
-    with listening(config, spawn=spawn) as listener:
+    with listening(config) as listener:
         listener.block()
         assert listener.microphone.status == "running"
-        assert rates[0][Slot.DEVICE_RATE] == device_rate
+        assert recorded_rates() == [device_rate]
         player = virtual_mic.play(tmp_path / "tone.wav")
         loud = []
         while len(loud) < 18_000 and len(listener.items) < 500:
@@ -119,7 +121,6 @@ def test_what_is_played_arrives_at_its_pitch_and_level(virtual_mic, tmp_path, co
             assert 0 < time.monotonic() - block.captured_s < 1.0
             if loud or np.abs(block.samples).max() > 0.05:
                 loud.extend(block.samples)
-        rates.clear()
     assert player.wait(10) == 0
     middle = np.array(loud[4000:12_000])
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(middle.size)))
@@ -140,6 +141,7 @@ def test_unplugging_and_plugging_in_again_is_a_hole_in_the_same_session(virtual_
         assert start.lost_samples == 0
         assert end.estimated
         assert end.first_sample == start.first_sample + end.lost_samples
+        assert listener.microphone.counters["device_lost"] == end.lost_samples > 0
         heard_s = (block.first_sample + block.samples.size - last.first_sample - last.samples.size) / RATE
         assert heard_s == pytest.approx(block.captured_s - last.captured_s, abs=0.2)
 
@@ -154,7 +156,7 @@ def test_a_sound_server_that_hangs_is_noticed_and_survived(virtual_mic):
         assert listener.microphone.status == "stalled"
         virtual_mic.thaw()
         end = listener.hole("end", "stalled")
-        assert end.lost_samples >= RATE
+        assert listener.microphone.counters["stalled"] == end.lost_samples >= RATE
         assert end.first_sample == start.first_sample + end.lost_samples
         listener.block()
         assert listener.microphone.status == "running"
@@ -194,7 +196,7 @@ def test_muting_closes_the_device_and_unmuting_opens_it_again(virtual_mic):
         listener.microphone.unmute()
         end = listener.hole("end", "muted")
         assert end.first_sample == start.first_sample + end.lost_samples
-        assert end.lost_samples > 0
+        assert listener.microphone.counters["muted"] == end.lost_samples > 0
         listener.block()
         assert listener.microphone.status == "running"
 
@@ -274,6 +276,19 @@ def test_a_missing_alsa_configuration_is_a_sentence_instead_of_an_abort(monkeypa
     monkeypatch.setenv("ALSA_CONFIG_PATH", "/nonexistent/asound.conf")
     with pytest.raises(SourceError, match=r"ALSA_CONFIG_PATH names /nonexistent/asound\.conf"):
         devices()
+
+
+def test_an_empty_alsa_configuration_is_a_sentence_that_names_the_signal_and_what_to_check(
+    virtual_mic, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "asound.conf").touch()
+    monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "asound.conf"))
+    sentence = r"ended by signal 6 \(Aborted\); if that goes on, check the sound configuration: ALSA_CONFIG_PATH"
+    with pytest.raises(SourceError, match=sentence):
+        devices()
+    with listening() as listener:
+        listener.hole("start", "device_lost")
+    assert re.search(sentence, caplog.text)
 
 
 def test_a_sound_server_that_never_answers_is_a_sentence(virtual_mic):
@@ -419,6 +434,12 @@ class ScriptedCapture:
     def kill(self):
         self.ended = True
 
+    def die(self, _n_samples):
+        self.ended = True
+
+    def last_words(self):
+        return "the microphone is gone; plug it in again"
+
     def reap(self):
         pass
 
@@ -426,11 +447,13 @@ class ScriptedCapture:
         self.ring.close()
 
 
-ACTIONS = st.tuples(st.sampled_from(["write", "overflow", "non_finite", "read"]), st.integers(1, 700))
+ACTIONS = st.tuples(st.sampled_from(["write", "overflow", "non_finite", "die", "read"]), st.integers(1, 700))
+LOSSES = {"ring_overrun": "ring_overruns", "input_overflow": "input_overflows", "device_lost": "device_lost"}
 
 
 @settings(max_examples=60)
 @given(actions=st.lists(ACTIONS, max_size=40))
+@example(actions=[("die", 1), ("read", 1), ("read", 1), ("overflow", 5), ("read", 1), ("write", 5)])
 def test_whatever_happens_every_sample_is_consumed_or_counted_and_every_hole_ends(actions):
     spawned = deque()
 
@@ -438,26 +461,26 @@ def test_whatever_happens_every_sample_is_consumed_or_counted_and_every_hole_end
         spawned.append(ScriptedCapture(config))
         return spawned[-1]
 
-    with listening(spawn=spawn) as listener:
+    with listening(spawn=spawn, backoff_s=(0.0, 0.0)) as listener:
         for name, n_samples in [*actions, *[("read", 0)] * 10]:
             if name == "read":
                 listener.read(0.0)
-            else:
-                getattr(spawned[0], name)(n_samples)
+            elif not spawned[-1].ended:
+                getattr(spawned[-1], name)(n_samples)
+        while spawned[-1].ended:
+            listener.read(0.0)
+        spawned[-1].write(1)  # ends the last hole
         while listener.read(0.0) is not None:
             pass
-        lost = {"ring_overrun": 0, "input_overflow": 0, "non_finite": 0}
+        lost = dict.fromkeys((*LOSSES, "non_finite"), 0)
         holes = [item for item in listener.items if isinstance(item, Hole)]
         for start, end in zip(holes[::2], holes[1::2], strict=True):
-            assert (start.phase, end.phase, start.cause, start.lost_samples) == (
-                "start",
-                "end",
-                *end[1::2][:2],
-            )
+            known = 0 if end.cause == "device_lost" else end.lost_samples
+            assert (start.phase, end.phase, start.cause, start.lost_samples) == ("start", "end", end.cause, known)
             lost[end.cause] += end.lost_samples
         counters = listener.microphone.counters
-    assert lost["ring_overrun"] == counters["ring_overruns"]
-    assert lost["input_overflow"] == counters["input_overflows"]
+    assert {cause: lost[cause] for cause in LOSSES} == {cause: counters[name] for cause, name in LOSSES.items()}
+    assert listener.first == counters["consumed"] + sum(counters[name] for name in LOSSES.values())
     assert lost["non_finite"] <= counters["non_finite"]
     assert sum(item.samples.size for item in listener.items if isinstance(item, Block)) == counters["consumed"]
 
@@ -480,3 +503,48 @@ def test_an_overflow_is_a_hole_between_the_blocks_around_it():
     assert start == Hole("start", "input_overflow", 100, 50, True)
     assert end == Hole("end", "input_overflow", 150, 50, True)
     assert (after.first_sample, after.samples.size) == (150, 100)
+
+
+def test_an_overflow_at_the_first_callback_after_a_restart_follows_the_end_of_the_hole():
+    spawned = []
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    with listening(spawn=spawn, backoff_s=(0.0, 0.0)) as listener:
+        spawned[0].die(0)
+        listener.hole("start", "device_lost")
+        while len(spawned) < 2:
+            listener.read(0.0)
+        spawned[1].overflow(50)
+        spawned[1].write(100)
+        while listener.read(0.0) is not None:
+            pass
+    assert [item[:2] for item in listener.items[:-1]] == [
+        ("start", "device_lost"),
+        ("end", "device_lost"),
+        ("start", "input_overflow"),
+        ("end", "input_overflow"),
+    ]
+    assert isinstance(listener.items[-1], Block)
+
+
+def test_a_microphone_closed_while_it_is_gone_has_counted_what_was_lost():
+    spawned = []
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    with listening(spawn=spawn) as listener:
+        spawned[0].die(0)
+        listener.hole("start", "device_lost")
+        begin = time.monotonic()
+        assert listener.read(0.1) is None
+        waited_s = time.monotonic() - begin
+        assert listener.microphone.counters["device_lost"] == 0
+    assert listener.microphone.counters["device_lost"] >= int(waited_s * RATE)
+    before = listener.microphone.counters
+    listener.microphone.close()
+    assert listener.microphone.counters == before

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from serstream.analysis import analyze
 from serstream.classifier import Model, load_model
 from serstream.config import Config, DecisionConfig, SpeechConfig
+from serstream.errors import ConfigError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, encode
-from serstream.pipeline import Pipeline
+from serstream.pipeline import Pipeline, thresholds
 from serstream.resources import packaged
 
 RATE = 16_000
@@ -121,15 +122,56 @@ def test_a_hole_ends_the_open_emotion_and_the_utterance_there(lost: int) -> None
     sample = 3 * RATE + 17
     p, before = open_at(sample)
     assert [e.phase for e in before if isinstance(e, Emotion)] == ["onset", "update", "update"]
-    offset, end = p.push(sample + lost, DEMO[:100])
+    last, offset, end = p.push(sample + lost, DEMO[:100])
+    assert isinstance(last, Posterior)
     assert isinstance(offset, Emotion)
     assert isinstance(end, Speech)
     assert (offset.phase, end.phase) == ("offset", "end")
-    assert offset.sample == end.sample == sample
+    assert last.sample == offset.sample == end.sample == sample
     assert offset.end_s == offset.stream_s == round(sample / RATE, 6)
     assert end.end_s is not None
     assert end.end_s <= end.stream_s
     assert p.next_sample == sample + lost + 100
+
+
+@pytest.mark.parametrize("n_samples", [0, 1_279, 1_280, 5_000, 3 * RATE + 17, 3 * RATE + 4_000])
+def test_before_a_hole_everything_is_as_before_the_end(n_samples: int) -> None:
+    p = pipeline()
+    events = p.push(0, DEMO[:n_samples]) + p.interrupt(n_samples + 1)
+    assert on_the_wire(events) == on_the_wire(hear(DEMO[:n_samples]))
+
+
+def hear_stretches(stretches: list[tuple[int, int]], sizes: list[int] | None = None) -> list[AnyEvent]:
+    """Return the events of a signal of which so many samples are heard, and so many lost, in turn."""
+    p, events, turn, at = pipeline(), [], 0, 0
+    for heard, lost in stretches:
+        end = at + heard
+        while at < end:
+            size = heard if sizes is None else sizes[turn % len(sizes)]
+            part = DEMO[at : min(at + size, end)]
+            events += p.push(at, part)
+            at += part.size
+            turn += 1
+        at += lost
+    return events + p.finish()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 20_000), min_size=1, max_size=8),
+    stretches=st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 20_000)), max_size=6),
+)
+def test_cutting_what_is_between_holes_changes_no_byte(sizes: list[int], stretches: list[tuple[int, int]]) -> None:
+    assert on_the_wire(hear_stretches(stretches, [*sizes, 512])) == on_the_wire(hear_stretches(stretches))
+
+
+@pytest.mark.parametrize(("every", "steps"), [(4_000, 1), (9_600, 3), (16_000, 4)])
+def test_losing_one_sample_again_and_again_costs_no_step(every: int, steps: int) -> None:
+    """Half a second of speech is the least that has a posterior: shorter stretches have events without one."""
+    events = hear_stretches([(every - 1, 1)] * (10 * RATE // every))
+    found = [e for e in events if isinstance(e, Posterior)]
+    assert len(found) == steps * (10 * RATE // every)
+    assert any(e.posterior for e in found) == (every > RATE // 2)
 
 
 def counted_from_one(events: list[AnyEvent]) -> list[AnyEvent]:
@@ -375,6 +417,17 @@ def test_thresholds_are_those_of_the_model_unless_they_are_given() -> None:
     assert on_the_wire(hear(DEMO[: 15 * RATE], decision=DecisionConfig())) == on_the_wire(
         hear(DEMO[: 15 * RATE], decision=given_)
     )
+
+
+def test_a_threshold_for_leaving_above_the_models_own_for_entering_is_refused() -> None:
+    enter = MODEL.manifest.enter_threshold
+    with pytest.raises(ConfigError, match=rf"exit_threshold is 0\.9, above the enter_threshold {enter} of model"):
+        pipeline(decision=DecisionConfig(exit_threshold=0.9))
+    assert thresholds(MODEL.manifest, DecisionConfig(exit_threshold=enter)) == (enter, enter)
+
+
+def test_a_threshold_for_entering_below_the_models_own_for_leaving_takes_it_along() -> None:
+    assert thresholds(MODEL.manifest, DecisionConfig(enter_threshold=0.1)) == (0.1, 0.1)
 
 
 def test_an_analysis_is_the_speech_weighted_mean_of_the_steps_of_a_pipeline() -> None:

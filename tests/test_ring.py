@@ -116,11 +116,3 @@ def test_a_closed_ring_leaves_no_descriptor_behind():
     ring.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
-
-
-def test_the_ring_works_where_memfd_is_missing(monkeypatch):
-    monkeypatch.delattr(os, "memfd_create")
-    ring = SampleRing.create(100, 16_000)
-    ring.write(ramp(0, 30))
-    assert ring.read(100)[1].size == 30
-    ring.close()

@@ -130,6 +130,10 @@ def make_folder(path):
     path.mkdir()
 
 
+def make_pipe(path):
+    os.mkfifo(path)
+
+
 def make_text(path):
     path.write_text("this is no sound\n" * 500)
 
@@ -156,6 +160,7 @@ BAD_FILES = [
     ("a.wav", make_missing, "does not exist"),
     ("a.wav", make_empty, r"is empty \(0 bytes\)"),
     ("a.wav", make_folder, "is a folder"),
+    ("a.wav", make_pipe, "is a pipe or a device.*; save it as a file first, or pipe it into serstream run --source -"),
     ("a.wav", make_text, "is not audio that can be read"),
     ("a.mp3", make_text, "is not audio that can be read"),
     ("a.wav", make_header_alone, "holds no samples"),
@@ -176,11 +181,20 @@ def test_a_file_that_cannot_be_read_whole_is_a_sentence(tmp_path, name, spoil, s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "spoil", "sentence"), BAD_FILES[:8])
+@pytest.mark.parametrize(("name", "spoil", "sentence"), BAD_FILES[:9])
 def test_a_source_whose_file_is_seen_to_be_bad_does_not_open(tmp_path, name, spoil, sentence):
     spoil(tmp_path / name)
     with pytest.raises(SourceError, match=sentence):
         SoundFile(FileSource(str(tmp_path / name))).open()
+
+
+def test_the_descriptor_of_a_pipe_is_refused_as_one():
+    read_fd, write_fd = os.pipe()
+    os.write(write_fd, wav(tone(0.1, RATE), RATE))
+    with pytest.raises(SourceError, match=rf"/dev/fd/{read_fd} is a pipe"):
+        whole(f"/dev/fd/{read_fd}")
+    os.close(read_fd)
+    os.close(write_fd)
 
 
 def test_a_file_that_we_may_not_read_is_a_sentence(tmp_path):
@@ -315,6 +329,7 @@ def test_a_muted_file_pauses_and_loses_nothing(tmp_path):
     source.unmute()
     items += drain(source)
     assert items[2] == Hole("end", "muted", items[1].first_sample, 0, False)
+    assert source.counters["muted"] == 0
     assert samples_of(items).size == 4800
     assert_continuous(items)
     assert_balanced(source)
@@ -357,7 +372,7 @@ def wav(y, rate, *, tag=1, bits=16, body=None, size=None, extra=b""):
     body = pcm(y, "s16le") if body is None else body
     channels = y.shape[1]
     frame = channels * bits // 8
-    format_ = struct.pack("<HHIIHH", tag, channels, rate, rate * frame, frame, bits)
+    format_ = struct.pack("<HHIIHH", tag, channels, rate, rate * frame % 2**32, frame, bits)
     chunks = b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"fmt " + struct.pack("<I", len(format_)) + format_
     chunks += b"data" + struct.pack("<I", len(body) if size is None else size) + body + extra
     return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WAVE" + chunks
@@ -408,6 +423,10 @@ def test_a_riff_header_of_unknown_size_is_read_to_the_end():
         (b"", "ended before its first sample"),
         (wav(tone(0.1, RATE), RATE)[:40], "ended before its first sample"),
         (wav(tone(0.1, RATE), RATE, tag=2, bits=4), "format 2 with 4 bits"),
+        (wav(tone(0.1, RATE), 4_000_000_000), "1 channels and 4000000000 Hz; allowed .* 4000 to 384000 Hz"),
+        (wav(tone(0.1, RATE), 3_999), "3999 Hz; allowed"),
+        (wav(tone(0.01, RATE, channels=65), RATE), "65 channels and 16000 Hz; allowed .* 1 to 64 channels"),
+        (wav(tone(0.1, RATE), 0), " 0 Hz; allowed"),
     ],
 )
 def test_standard_input_without_sound_is_a_sentence(data, sentence):
@@ -421,6 +440,29 @@ def test_a_silent_pipe_holds_nobody_up():
         assert source.read(0.1) is None
         assert time.monotonic() - begin < 1.0
         assert not source.ended
+
+
+def test_a_pipe_that_has_gone_silent_is_stalled_until_it_brings_something_and_loses_nothing():
+    data = pcm(tone(0.1, RATE), "s16le")
+    read_fd, write_fd = os.pipe()
+    source = Stdin(StdinSource(), read_fd, stall_s=0.2)
+    source.open()
+    assert source.status == "starting"
+    items, deadline = [], time.monotonic() + 10
+    for _ in range(2):
+        while source.status != "stalled":
+            assert time.monotonic() < deadline
+            assert source.read(0.05) is None
+        os.write(write_fd, data)
+        items.append(source.read(1.0))
+        assert source.status == "running"
+    source.mute()
+    assert source.status == "muted"
+    assert samples_of(items).size == 3200
+    assert_continuous(items)
+    assert_balanced(source)
+    os.close(read_fd)
+    os.close(write_fd)
 
 
 def test_what_is_said_into_a_muted_pipe_is_thrown_away_and_counted():
@@ -440,6 +482,7 @@ def test_what_is_said_into_a_muted_pipe_is_thrown_away_and_counted():
     os.close(write_fd)
     items += drain(source)
     assert items[2] == Hole("end", "muted", 3200, 1600, False)
+    assert source.counters["muted"] == 1600
     assert samples_of(items).size == 3200
     assert_continuous(items)
     assert_balanced(source)
@@ -460,6 +503,13 @@ def test_a_terminal_or_a_folder_as_standard_input_is_a_sentence(tmp_path):
 
 
 # --- test signals, and the choice among sources ---
+
+
+@pytest.mark.parametrize("config", [MicrophoneSource(), StdinSource(), SyntheticSource(), FileSource("a.wav")])
+def test_every_source_counts_every_loss_from_0(config):
+    counters = make(config).counters
+    assert [counters[name] for name in ("input_overflows", "ring_overruns", "non_finite")] == [0, 0, 0]
+    assert [counters[name] for name in ("device_lost", "stalled", "muted")] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("signal", ["silence", "tone", "noise"])

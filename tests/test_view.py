@@ -12,21 +12,17 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from datetime import UTC
-from typing import NamedTuple
 
+import msgspec
 import pytest
 from rich.console import Console
 
+from serstream.cli import parser
 from serstream.errors import EventError
 from serstream.events import LABELS, Emotion, Event, Gap, Health, Posterior, Speech, decode_json
+from serstream.history import Lost
 from serstream.view import ViewState, export_svg, feed, print_json, print_lines, render, rows, run_view
-
-
-class Lost(NamedTuple):
-    topic: str
-    session: str
-    from_seq: int
-    to_seq: int
+from serstream.viewstate import TROUBLE
 
 
 def common(at_s: float, source: str = "mic", session: str = "one") -> dict:
@@ -205,6 +201,29 @@ def test_losses_are_shown_with_their_share_and_number():
     assert "no losses" in text_of(state_of(health(1.0)))
 
 
+def test_a_microphone_that_was_unplugged_counts_as_a_loss_and_one_that_is_gone_promises_none():
+    assert "lost 10.00%" in text_of(state_of(health(1.0, device_lost=10_000)))
+    assert "lost 10.00%" in text_of(state_of(health(1.0, stalled=10_000)))
+    assert "no losses" in text_of(state_of(health(1.0, muted=10_000)))
+    assert "no losses" not in text_of(state_of(health(1.0, "lost")))
+
+
+def test_the_length_of_a_gap_is_known_at_the_first_sample():
+    gap = Gap(**common(0.0), phase="start", cause="non_finite", lost_samples=8_000, estimated=False)
+    out = io.StringIO()
+    print_lines(feed([gap]), out, tz=UTC)
+    assert "8000 samples lost (0.50 s)" in out.getvalue()
+
+
+def test_every_command_that_the_view_names_exists():
+    named = {word for _, sentence in TROUBLE.values() for word in re.findall(r"serstream (\w+)", sentence)}
+    assert named
+    for word in named:
+        with pytest.raises(SystemExit) as ended:
+            parser().parse_args([word, "--help"])
+        assert ended.value.code == 0
+
+
 def test_a_gap_tells_its_cause_and_its_length_in_seconds():
     text = text_of(state_of(*SCENE[9:11]))
     assert text.count("gap") == 1
@@ -289,7 +308,7 @@ def test_json_holds_every_event_and_every_loss_one_object_a_line():
     print_json(feed(SCENE), out)
     lines = out.getvalue().splitlines()
     assert [decode_json(line.encode()) for line in lines[:-1]] == SCENE[:-1]
-    assert json.loads(lines[-1]) == {"type": "lost", **SCENE[-1]._asdict()}
+    assert json.loads(lines[-1]) == {"type": "lost", **msgspec.structs.asdict(SCENE[-1])}
 
 
 def test_each_line_is_flushed_before_the_next_event_is_awaited():

@@ -1,0 +1,289 @@
+"""One source on its way to the publisher: what is told of a loss, in which order, and when."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+
+from serstream.classifier import load_model
+from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
+from serstream.events import AnyEvent, Emotion, Gap, Posterior
+from serstream.pipeline import Pipeline
+from serstream.pulled import Pulled
+from serstream.resources import packaged
+from serstream.sources import Block, Hole, Stdin
+from serstream.worker import Sleep, Worker, slept_s
+
+RATE = 16_000
+LIMIT_S = 30.0
+MODEL = load_model(packaged("models/serstream"))
+DEMO = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
+ANY_LABEL = DecisionConfig(enter_threshold=0.0, exit_threshold=0.0)
+
+
+class Heard:
+    """A publisher that keeps what it is given."""
+
+    session = "6f1c"
+
+    def __init__(self) -> None:
+        self.events: list[AnyEvent] = []
+        self.came = threading.Condition()
+
+    def publish(self, event: AnyEvent, *, time: str, latency_s: float) -> AnyEvent:
+        with self.came:
+            self.events.append(msgspec.structs.replace(event, time=time, latency_s=latency_s))
+            self.came.notify_all()
+        return event
+
+    def newest(self, _source: str) -> dict[str, int]:
+        return {}
+
+    def until(self, kind: type) -> None:
+        with self.came:
+            assert self.came.wait_for(lambda: any(isinstance(e, kind) for e in self.events), LIMIT_S)
+
+
+class Played(Pulled):
+    """A source that delivers these items and ends, or hangs where an item is None."""
+
+    def __init__(self, items: list[Block | Hole | None]) -> None:
+        super().__init__(realtime=False)
+        self._items = items
+        self.hung = threading.Event()
+        self.released = threading.Event()
+
+    def read(self, timeout_s: float) -> Block | Hole | None:
+        if not self._items:
+            self._exhausted = True
+            return None
+        if self._items[0] is None:
+            self.hung.set()
+            self.released.wait(LIMIT_S)
+        return self._items.pop(0)
+
+
+class Clock:
+    """How long the machine has slept, as a test says it."""
+
+    slept_s = 100.0
+
+    def __call__(self) -> float:
+        return self.slept_s
+
+
+def worker(heard: Heard, source: Any, config: Any = None, **options: Any) -> Worker:
+    pipeline = Pipeline(MODEL, source="mic", session=heard.session, decision=ANY_LABEL)
+    calls = {"on_progress": lambda: None, "on_end": lambda: None} | options
+    made = Worker("mic", config or MicrophoneSource(), pipeline, heard, **calls)
+    made.source = source
+    return made
+
+
+def hear_all(items: list[Block | Hole | None], **options: Any) -> list[AnyEvent]:
+    heard = Heard()
+    running = worker(heard, Played(items), **options)
+    running.start()
+    assert running.join(LIMIT_S)
+    assert running.error is None
+    return heard.events
+
+
+def lossy(cause: str, at: int, lost: int, after: int = 100) -> list[Block | Hole | None]:
+    now_s = time.monotonic()
+    return [
+        Block(0, DEMO[RATE : RATE + at], now_s),
+        Hole("start", cause, at, lost, False),
+        Hole("end", cause, at + lost, lost, False),
+        Block(at + lost, DEMO[:after], now_s),
+    ]
+
+
+# --- losses
+
+
+@pytest.mark.parametrize(
+    "cause", ["input_overflow", "ring_overrun", "stalled", "device_lost", "muted", "network", "worker_restart"]
+)
+def test_what_ends_at_a_hole_is_told_before_the_hole(cause):
+    events = hear_all(lossy(cause, 3 * RATE, 500))
+    kinds = [(e.type, getattr(e, "phase", "")) for e in events if not isinstance(e, Posterior)]
+    begin = kinds.index(("gap", "start"))
+    assert kinds[begin - 2 : begin + 2] == [("emotion", "offset"), ("speech", "end"), ("gap", "start"), ("gap", "end")]
+    samples = [e.sample for e in events]
+    assert samples == sorted(samples)
+    last = [e for e in events if isinstance(e, Posterior) and e.sample == 3 * RATE]
+    assert last, "what was consumed is analysed to the last sample"
+
+
+def test_samples_that_were_only_replaced_end_nothing():
+    items = lossy("non_finite", 3 * RATE, 0)
+    events = hear_all([i if isinstance(i, Block) else i._replace(lost_samples=5) for i in items])
+    assert [e.type for e in events if e.sample == 3 * RATE] == ["gap", "gap"]
+
+
+def test_losses_are_one_line_of_the_log_per_cause_and_interval(caplog):
+    items: list[Block | Hole | None] = []
+    for i in range(50):
+        cause = "ring_overrun" if i % 2 else "input_overflow"
+        items += [Hole("start", cause, 10 * i, 10, False), Hole("end", cause, 10 * i + 10, 10, False)]
+    heard = Heard()
+    running = worker(heard, Played(items))
+    with caplog.at_level(logging.INFO, "serstream"):
+        running.start()
+        assert running.join(LIMIT_S)
+        assert caplog.messages == []
+        running.publish_health()
+        assert sorted(caplog.messages) == [
+            "mic: input_overflow, 250 samples lost",
+            "mic: ring_overrun, 250 samples lost",
+        ]
+        running.publish_health()
+        assert len(caplog.messages) == 2, "nothing new"
+
+
+# --- progress
+
+
+def test_a_read_that_brings_nothing_in_time_is_progress():
+    turns = threading.Semaphore(0)
+    running = worker(Heard(), Stdin(StdinSource(), fd=os.pipe()[0]), on_progress=turns.release)
+    running.start()
+    for _ in range(3):
+        assert turns.acquire(timeout=LIMIT_S)
+    running.stop()
+    assert running.join(LIMIT_S)
+
+
+def test_a_read_that_hangs_is_none():
+    turns = threading.Semaphore(0)
+    source = Played([Hole("start", "muted", 0, 0, False), None])
+    running = worker(Heard(), source, on_progress=turns.release)
+    running.start()
+    assert source.hung.wait(LIMIT_S)
+    assert turns.acquire(blocking=False)
+    assert not turns.acquire(timeout=0.5), "no further beat"
+    source.released.set()
+    assert running.join(LIMIT_S)
+
+
+# --- a machine that sleeps
+
+
+def test_the_time_slept_never_runs_backwards_and_is_there():
+    assert -0.001 < slept_s() <= slept_s() + 1e-3
+
+
+def test_a_sleep_is_a_hole_before_the_next_block_and_moves_all_later_ones():
+    clock = Clock()
+    sleep = Sleep(clock)
+    y = np.zeros(10, np.float32)
+    assert [b.first_sample for b in sleep.place(Block(0, y, 0.0))] == [0]
+    clock.slept_s += 2.0
+    start, end, block = sleep.place(Block(10, y, 0.0))
+    assert start == Hole("start", "suspended", 10, 32_000, True)
+    assert end == Hole("end", "suspended", 32_010, 32_000, True)
+    assert block.first_sample == 32_010
+    (again,) = sleep.place(Block(20, y, 0.0))
+    assert again.first_sample == 32_020
+    assert sleep.lost_samples == 32_000
+
+
+def test_a_sleep_before_another_hole_comes_first():
+    clock = Clock()
+    sleep = Sleep(clock)
+    clock.slept_s += 5.0
+    start, end, lost = sleep.place(Hole("start", "device_lost", 10, 0, True))
+    assert (start.cause, end.first_sample) == ("suspended", 80_010)
+    assert lost == Hole("start", "device_lost", 80_010, 0, True)
+
+
+def test_a_sleep_within_a_hole_makes_it_larger():
+    clock = Clock()
+    sleep = Sleep(clock)
+    sleep.place(Hole("start", "muted", 10, 0, False))
+    clock.slept_s += 5.0
+    assert sleep.place(Hole("end", "muted", 12, 2, False)) == [Hole("end", "muted", 80_012, 80_002, True)]
+
+
+@pytest.mark.parametrize("jump_s", [-3.0, 0.0, 0.9])
+def test_less_than_a_second_is_no_sleep(jump_s):
+    clock = Clock()
+    sleep = Sleep(clock)
+    clock.slept_s += jump_s
+    assert sleep.place(Hole("start", "muted", 10, 0, False)) == [Hole("start", "muted", 10, 0, False)]
+
+
+def test_a_closed_lid_is_a_gap_that_ends_the_emotion_and_the_index_and_the_time_move_on():
+    clock, heard = Clock(), Heard()
+    read, write = os.pipe()
+    running = worker(heard, Stdin(StdinSource(), fd=read), StdinSource(), slept_s=clock)
+    running.start()
+    pcm = (DEMO[RATE : 4 * RATE] * 32767).astype("<i2").tobytes()
+    with open(write, "wb") as pipe:
+        pipe.write(pcm)
+        pipe.flush()
+        heard.until(Emotion)
+        while running.counters["consumed"] < 3 * RATE:
+            assert running.join(0.01) is False
+        clock.slept_s += 3600.0
+        pipe.write(pcm)
+    assert running.join(LIMIT_S)
+    events = heard.events
+    start, end = (e for e in events if isinstance(e, Gap))
+    assert (start.cause, start.phase, start.estimated) == ("suspended", "start", True)
+    assert start.sample == 3 * RATE
+    assert (end.lost_samples, end.sample) == (3600 * RATE, 3603 * RATE)
+    before = [e for e in events[: events.index(start)] if not isinstance(e, Posterior)]
+    assert [(e.type, e.phase) for e in before[-2:]] == [("emotion", "offset"), ("speech", "end")]
+    assert events[-1].sample == 3606 * RATE
+    assert running.health().sample == 3606 * RATE
+    assert running.health().counters["suspended"] == 3600 * RATE
+    told = [datetime.fromisoformat(e.time).timestamp() for e in (start, end)]
+    assert told[1] - told[0] == pytest.approx(3600.0, abs=5.0)
+    assert told[1] == pytest.approx(time.time(), abs=5.0)
+
+
+def test_a_recording_sleeps_with_the_machine():
+    clock = Clock()
+
+    class Nap(Played):
+        def read(self, timeout_s):
+            clock.slept_s += 10.0
+            return super().read(timeout_s)
+
+    heard = Heard()
+    running = worker(heard, Nap([Block(0, DEMO[:5000], None), Block(5000, DEMO[:5000], None)]), SyntheticSource())
+    running.start()
+    assert running.join(LIMIT_S)
+    assert not [e for e in heard.events if isinstance(e, Gap)]
+    assert running.health().sample == 10_000
+
+
+# --- times
+
+
+def test_the_time_of_a_pipe_is_when_it_brought_the_samples():
+    heard = Heard()
+    read, write = os.pipe()
+    running = worker(heard, Stdin(StdinSource(), fd=read), StdinSource())
+    running.start()
+    for _ in range(2):  # the second comes when more time has passed than its samples last
+        heard.events.clear()
+        os.write(write, np.zeros(2 * 4352, "<i2").tobytes())
+        heard.until(Posterior)
+        arrived_s = time.time()
+        assert not running.join(1.5)
+    told = datetime.fromisoformat(heard.events[-1].time).timestamp()
+    os.close(write)
+    assert running.join(LIMIT_S)
+    assert told == pytest.approx(arrived_s, abs=0.3)
