@@ -71,8 +71,7 @@ class Notifier:
 class Progress:
     """Which loops owe a sign of life.
 
-    A loop that is registered must beat within its deadline; one that is excused owes nothing until it beats
-    again (a source known to be muted or lost owes no samples). Times are seconds of one monotonic clock.
+    A loop that is registered must beat within its deadline. Times are seconds of one monotonic clock.
     Any thread may beat for its own loop; the others are called from the daemon's main thread.
     """
 
@@ -102,10 +101,6 @@ class Progress:
         """Note that ``name`` went round; a beat of one that was removed meanwhile is ignored."""
         if name in self._deadline_s:
             self._last_s[name] = now_s
-
-    def excuse(self, name: str) -> None:
-        """Expect nothing of ``name`` until its next beat."""
-        self.beat(name, float("inf"))
 
     def late(self, now_s: float) -> list[str]:
         """Return the names whose last beat is older than their deadline, sorted."""

@@ -109,21 +109,11 @@ def test_a_loop_is_late_after_its_deadline_and_on_time_again_after_a_beat():
     assert progress.late(106.0) == ["analysis"]
 
 
-def test_an_excused_loop_owes_nothing_until_it_beats_again():
-    progress = Progress()
-    progress.register("capture mic", 2.0, now_s=0.0)
-    progress.excuse("capture mic")
-    assert progress.late(1e9) == []
-    progress.beat("capture mic", 1e9)
-    assert progress.late(1e9 + 3) == ["capture mic"]
-
-
 def test_a_removed_loop_is_never_late_and_its_last_beat_does_not_bring_it_back():
     progress = Progress()
     progress.register("capture mic", 2.0, now_s=0.0)
     progress.remove("capture mic")
     progress.beat("capture mic", 0.0)
-    progress.excuse("capture mic")
     assert progress.late(1e9) == []
 
 
