@@ -189,10 +189,11 @@ class Health(Event, frozen=True, kw_only=True, tag="health"):
     status : str
         ``starting``, ``running``, ``stalled``, ``lost``, ``muted`` or ``failed``.
     degraded : bool
-        Whether samples were lost within the last minute.
+        Whether samples are being lost, or were within the last minute.
     counters : dict of str to int
         Samples at 16 kHz since the start of the session: ``captured``, ``consumed``, ``input_overflows``,
-        ``ring_overruns``, ``non_finite`` and whatever else the source counts.
+        ``ring_overruns``, ``non_finite``, ``device_lost``, ``stalled``, ``muted``, ``suspended`` and whatever else the
+        source counts.
     rtf : float
         Real-time factor: seconds of computing per second of audio over the last second.
     latency_p50_s, latency_p99_s : float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -225,7 +226,7 @@ class Worker:
         if hole.phase == "start" and hole.cause != "non_finite":
             self._publish(self._pipeline.interrupt(self._pipeline.next_sample))
         if hole.cause != "muted":
-            self._last_loss_s = time.monotonic()
+            self._last_loss_s = math.inf if hole.phase == "start" else time.monotonic()
         if hole.phase == "end":
             self._lost[hole.cause] = self._lost.get(hole.cause, 0) + hole.lost_samples
         gap = Gap(

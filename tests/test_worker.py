@@ -111,6 +111,17 @@ def lossy(cause: str, at: int, lost: int, after: int = 100) -> list[Block | Hole
 # --- losses
 
 
+@pytest.mark.parametrize(("phase", "degraded"), [("start", True), ("end", False)])
+def test_a_source_is_degraded_for_as_long_as_its_hole_is_open(phase, degraded, monkeypatch):
+    monkeypatch.setattr("serstream.worker.MEMORY_S", 0.0)
+    holes = [Hole("start", "device_lost", 0, 0, True), Hole("end", "device_lost", 500, 500, True)]
+    heard = Heard()
+    running = worker(heard, Played(holes[: 1 if phase == "start" else 2]))
+    running.start()
+    assert running.join(LIMIT_S)
+    assert running.health().degraded is degraded
+
+
 @pytest.mark.parametrize(
     "cause", ["input_overflow", "ring_overrun", "stalled", "device_lost", "muted", "network", "worker_restart"]
 )
