@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import pytest
 from virtual_mic import PACKAGES, VirtualMic
 
 ROOT = Path(__file__).parent.parent
+
+# A shell starts what it puts into the background with SIGINT ignored, and serstream leaves ignored signals alone:
+# the processes under test must not inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.fixture
