@@ -149,6 +149,10 @@ def _run_with_view(daemon: Daemon) -> None:
 
             run_view(receive, Console(), state=state)
 
+    # from here on the terminal must be given back, however early or often Ctrl-C comes
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: daemon.stop())
     view = threading.Thread(target=draw, name="serstream-view", daemon=True)
     view.start()
     try:
