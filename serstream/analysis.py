@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from serstream.classifier import Model
 from serstream.config import SAMPLE_RATE, Config
 from serstream.events import LABELS, VOICES, AnyEvent, Posterior, Speech
+from serstream.normalisation import CepstralMean
 from serstream.pipeline import Pipeline, named
 
 
@@ -57,8 +58,13 @@ class Heard(NamedTuple):
     voice: NDArray[np.float64] | None
 
 
-def analyze(blocks: Iterable[NDArray[np.float32]], model: Model, config: Config) -> Heard:
-    """Run the blocks of a recording (float32 at 16 kHz) through a pipeline of their own."""
+def analyze(
+    blocks: Iterable[NDArray[np.float32]], model: Model, config: Config, mean: CepstralMean | None = None
+) -> Heard:
+    """Run the blocks of a recording (float32 at 16 kHz) through a pipeline of their own.
+
+    ``mean`` is what it begins with, and is moved on; None for a new one, as in :class:`Pipeline`.
+    """
     pipeline = Pipeline(
         model,
         source="file",
@@ -66,6 +72,7 @@ def analyze(blocks: Iterable[NDArray[np.float32]], model: Model, config: Config)
         speech=config.speech,
         decision=config.decision,
         runtime=config.runtime,
+        mean=mean,
     )
     events: list[AnyEvent] = []
     for block in blocks:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -25,12 +25,15 @@ from serstream.config import SAMPLE_RATE
 from serstream.errors import ModelError
 from serstream.events import LABELS
 from serstream.features import FrontEnd
+from serstream.normalisation import CepstralMean
 
-MODEL_SCHEMA: Literal["serstream-model/1"] = "serstream-model/1"
+MODEL_SCHEMA: Literal["serstream-model/2"] = "serstream-model/2"
 POOLING_EPSILON = 1e-5
 """Added to the variance under the square root, in squared units of the trunk's outputs, as in training."""
 
 Frames = Annotated[int, Meta(ge=1, le=10_000)]
+HistoryFrames = Annotated[int, Meta(ge=2, le=1_000_000, multiple_of=2)]
+FrameWeight = Annotated[float, Meta(gt=0.0, le=1_000_000.0)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
@@ -39,7 +42,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     ``emotions`` are the network's outputs; ``groups`` says which of them make each published label, the rest is
     ``other``. Segment, step and least segment are in frames; ``context_frames`` is what the trunk sees before a step.
-    ``mean`` and ``std`` normalise each cepstral coefficient.
+    ``mean`` and ``std`` normalise each cepstral coefficient, see :meth:`cepstral_mean`.
     """
 
     name: str
@@ -54,15 +57,19 @@ class Manifest(msgspec.Struct, frozen=True):
     stride: Frames
     mean: list[float]
     std: list[float]
+    prior_frames: FrameWeight
+    profile_frames: FrameWeight
+    history_frames: HistoryFrames
     temperature: Annotated[float, Meta(gt=0.0)]
     voice_temperature: Annotated[float, Meta(gt=0.0)]
+    speech_threshold: Probability
     enter_threshold: Probability
     exit_threshold: Probability
     corpora: list[str]
     licence: str
     scores: dict[str, Any]
     command: str
-    schema: Literal["serstream-model/1"] = MODEL_SCHEMA
+    schema: Literal["serstream-model/2"] = MODEL_SCHEMA
 
     def __post_init__(self) -> None:
         if not all(s % self.stride == 0 for s in (self.segment_frames, self.step_frames)):
@@ -89,12 +96,25 @@ class Manifest(msgspec.Struct, frozen=True):
         if tuple(self.groups) != LABELS or sorted(grouped) != sorted(set(grouped) & set(self.emotions)):
             raise ValueError(f"groups must make the labels {', '.join(LABELS)} of the emotions")
 
+    def cepstral_mean(self, profile: Sequence[float] | None = None, *, frozen: bool = False) -> CepstralMean:
+        """Return what a stream begins with: ``mean`` with the weight ``prior_frames``.
+
+        A ``profile`` (n_mfcc,), the mean of a person's ordinary voice, takes its place with ``profile_frames``.
+        ``frozen`` as in :class:`CepstralMean`.
+        """
+        prior, weight = (self.mean, self.prior_frames) if profile is None else (profile, self.profile_frames)
+        return CepstralMean(prior, self.std, prior_frames=weight, history_frames=self.history_frames, frozen=frozen)
+
 
 class Scores(NamedTuple):
-    """Calibrated probabilities of one segment: ``emotion`` (n_emotions,) and ``voice`` (2,), each summing to 1."""
+    """Probabilities of one segment: ``emotion`` (n_emotions,) and ``voice`` (2,) each sum to 1, ``speech`` is a number.
+
+    ``speech`` says how likely what the gate let through is speech at all, and not music, an animal or a machine.
+    """
 
     emotion: NDArray[np.float64]
     voice: NDArray[np.float64]
+    speech: float
 
 
 class Model(NamedTuple):
@@ -191,9 +211,18 @@ class _Signature:
 
 
 class Classifier:
-    """Turn the frames of one stream into scores, step by step. Called from one thread only."""
+    """Turn the frames of one stream into scores, step by step. Called from one thread only.
 
-    def __init__(self, model: Model, runtime: str = "litert") -> None:
+    Parameters
+    ----------
+    model : Model
+    runtime : {'litert', 'tflite'}
+    mean : CepstralMean, optional
+        What the frames are normalised by, and which is moved on by them; None for a new one of the manifest.
+    """
+
+    def __init__(self, model: Model, runtime: str = "litert", mean: CepstralMean | None = None) -> None:
+        self._mean = model.manifest.cepstral_mean() if mean is None else mean
         with _without_chatter():
             self._open(model, interpreter(model.content, runtime))
         self.reset()
@@ -210,9 +239,11 @@ class Classifier:
             {"activations": (1, outputs, channels)},
         )
         self._head = _Signature(
-            network, "head", {"pooled": (1, 2 * channels)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2)}
+            network,
+            "head",
+            {"pooled": (1, 2 * channels)},
+            {"emotion": (1, len(m.emotions)), "voice": (1, 2), "speech": (1, 2)},
         )
-        self._mean, self._std = np.array(m.mean, np.float32), np.array(m.std, np.float32)
         self._window = np.empty((1, window, m.front_end.n_mfcc), np.int8)
         self._activations = np.empty((1, m.segment_frames // m.stride, channels), np.int8)
         self._speech = np.empty((1, m.segment_frames // m.stride), bool)
@@ -221,7 +252,7 @@ class Classifier:
         self._head.run(pooled=np.zeros((1, 2 * channels), np.int8))
 
     def reset(self) -> None:
-        """Start a new stream: the context is the normalised zero vector, and no speech was heard."""
+        """Begin behind a hole: the context is the normalised zero vector, no speech was heard; the mean stays."""
         self._window.fill(self._trunk.scale("frames")[1])
         self._activations.fill(0)
         self._speech.fill(False)
@@ -243,7 +274,7 @@ class Classifier:
         """
         m = self.manifest
         n_outputs = len(frames) // m.stride
-        normalised = (frames - self._mean) / self._std
+        normalised = self._mean.normalise(frames, speech)
         self._window[:, : m.context_frames] = self._window[:, m.step_frames :]
         self._window[0, m.context_frames : m.context_frames + len(frames)] = _quantise(
             normalised, self._trunk.scale("frames")
@@ -267,8 +298,9 @@ class Classifier:
 
     def _score(self, pooled: NDArray[np.int8]) -> Scores:
         out = self._head.run(pooled=pooled)
-        emotion, voice = (_dequantise(out[k][0], self._head.scale(k)) for k in ("emotion", "voice"))
-        return Scores(softmax(emotion / self.manifest.temperature), softmax(voice / self.manifest.voice_temperature))
+        emotion, voice, speech = (_dequantise(out[k][0], self._head.scale(k)) for k in ("emotion", "voice", "speech"))
+        m = self.manifest
+        return Scores(softmax(emotion / m.temperature), softmax(voice / m.voice_temperature), float(softmax(speech)[0]))
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_listen(commands)
     _add_analyze(commands)
+    _add_enroll(commands)
     p = commands.add_parser("devices", help="list microphones with their stable names")
     _add_config(p)
     p.add_argument("--json", action="store_true", help="print one JSON array")
@@ -76,6 +77,24 @@ def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p.add_argument("--format", choices=("table", "json", "csv"), default="table", help="what to print (%(default)s)")
     p.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     p.add_argument("--steps", action="store_true", help="also every step of about 0.25 s")
+    p.add_argument("--profile", metavar="NAME|PATH", help="start each file from the profile of a voice")
+
+
+def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser(
+        "enroll", help="make the profile of a voice, a mean and no sound, for a source to start from"
+    )
+    _add_config(p)
+    p.add_argument("name", nargs="?", default="default", metavar="NAME", help="name of the profile (%(default)s)")
+    p.add_argument(
+        "--source",
+        metavar="ID|mic|FILE",
+        help="a source of the configuration, the default microphone or a recording (the first configured microphone)",
+    )
+    p.add_argument(
+        "--seconds", type=float, default=30.0, metavar="S", help="seconds of speech, 10 to 300 (%(default)g)"
+    )
+    p.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -189,21 +189,55 @@ def analyze(args: argparse.Namespace) -> int:
     config = load(args.config)[0]
     from serstream.analysis import analyze as hear
     from serstream.daemon import find_model
+    from serstream.profiles import find as find_profile
     from serstream.report import Report
     from serstream.sources import read_file
 
     model = find_model(config.model)
+    profile = None if args.profile is None else find_profile(args.profile, model.manifest.front_end).mean
     report = Report(args.format, steps=args.steps, out=sys.stdout)
     failed = False
     for path in args.files:
         try:
-            report.add(path, hear(read_file(path), model, config).analysis)
+            mean = model.manifest.cepstral_mean(profile)
+            report.add(path, hear(read_file(path), model, config, mean).analysis)
         except SourceError as error:
             failed = True
             report.fail(path, error)
             if args.format != "json":
                 print(f"serstream: {error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def enroll(args: argparse.Namespace) -> int:
+    """Make the profile of a voice, and say where it is and how it is used."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is given back, as after Ctrl-C
+    config = load(args.config)[0]
+    from serstream import enroll as enrolling
+    from serstream import profiles
+    from serstream.daemon import find_model
+
+    enrolling.check_seconds(args.seconds)
+    path = profiles.own_path(args.name)
+    source = enrolling.choose_source(config, args.source)
+    profiles.check_writable(path)
+    enrolling.check_source(source)
+    profile = enrolling.enroll(
+        source,
+        find_model(config.model).manifest,
+        name=args.name,
+        threshold=config.speech.threshold,
+        wanted_s=args.seconds,
+    )
+    replaced = path.exists()
+    profiles.write(path, profile)
+    if args.json:
+        said = {"name": args.name, "path": str(path), "speech_s": profile.speech_s, "created": profile.created}
+        print(json.dumps(said | {"replaced": replaced}))
+        return 0
+    print(f"{'replaced' if replaced else 'wrote'} {path}: one mean of {profile.speech_s:.1f} s of speech, no sound")
+    print(f"a source of the configuration starts from it with this line:\n    profile: {args.name}")
+    return 0
 
 
 def devices(args: argparse.Namespace) -> int:

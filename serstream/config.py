@@ -27,7 +27,13 @@ Channels = Annotated[int, Meta(ge=1, le=64)]
 Weight = Annotated[float, Meta(gt=0.0, le=100.0)]
 
 
-class MicrophoneSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="microphone"):
+class AnySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every source may say: ``profile`` is the name, or the path, of the profile of a voice to start from."""
+
+    profile: str | None = None
+
+
+class MicrophoneSource(AnySource, frozen=True, tag_field="kind", tag="microphone"):
     """A device of the sound library.
 
     ``device`` is a regular expression searched in the device names without regard to case (the first match is used),
@@ -42,7 +48,7 @@ class MicrophoneSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     stall_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 2.0
 
 
-class FileSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="file"):
+class FileSource(AnySource, frozen=True, tag_field="kind", tag="file"):
     """A recording; ``realtime`` plays it at its own speed, else it is read as fast as it can be."""
 
     path: str
@@ -50,7 +56,7 @@ class FileSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     loop: bool = False
 
 
-class StdinSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="stdin"):
+class StdinSource(AnySource, frozen=True, tag_field="kind", tag="stdin"):
     """PCM on standard input; a RIFF header, where there is one, replaces format, rate and channels."""
 
     format: Literal["s16le", "s32le", "f32le"] = "s16le"
@@ -58,7 +64,7 @@ class StdinSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     channels: Channels = 1
 
 
-class SyntheticSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"):
+class SyntheticSource(AnySource, frozen=True, tag_field="kind", tag="synthetic"):
     """A test signal, the same for a ``seed``: for ``duration_s`` seconds, or for ever when None."""
 
     signal: Literal["silence", "tone", "noise"] = "tone"
@@ -69,7 +75,7 @@ class SyntheticSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     realtime: bool = True
 
 
-class DemoSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="demo"):
+class DemoSource(AnySource, frozen=True, tag_field="kind", tag="demo"):
     """The embedded recording of synthetic speech, again and again."""
 
 

@@ -21,6 +21,7 @@ from serstream.classifier import Model, load_model
 from serstream.config import Config, load
 from serstream.errors import ConfigError, SerstreamError
 from serstream.pipeline import Pipeline, thresholds
+from serstream.profiles import find as find_profile
 from serstream.resources import packaged
 from serstream.systemd import Notifier, Progress
 from serstream.transport import Publisher, Request
@@ -101,7 +102,8 @@ class Daemon:
         self._late: list[str] = []
 
     def _pipeline(self, source_id: str) -> Pipeline:
-        c = self.config
+        c, manifest = self.config, self.model.manifest
+        profile = c.sources[source_id].profile
         return Pipeline(
             self.model,
             source=source_id,
@@ -109,6 +111,7 @@ class Daemon:
             speech=c.speech,
             decision=c.decision,
             runtime=c.runtime,
+            mean=manifest.cepstral_mean(None if profile is None else find_profile(profile, manifest.front_end).mean),
         )
 
     def _worker(self, source_id: str, pipeline: Pipeline) -> Worker:

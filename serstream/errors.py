@@ -17,6 +17,10 @@ class ModelError(SerstreamError, ValueError):
     """The model folder does not hold a model that this runtime can run."""
 
 
+class ProfileError(SerstreamError, OSError):
+    """The profile of a voice cannot be written."""
+
+
 class SourceError(SerstreamError, OSError):
     """Audio cannot be read: a file, a device, a pipe or the sound library itself."""
 

@@ -35,7 +35,7 @@ class FrontEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_mfcc: Size = 40
     fmin_hz: Annotated[float, Meta(ge=0.0)] = 20.0
     fmax_hz: Annotated[float, Meta(gt=0.0)] = 8_000.0
-    log_floor: Annotated[float, Meta(gt=0.0)] = 1e-6
+    log_floor: Annotated[float, Meta(gt=0.0)] = 3e-5
 
     def __post_init__(self) -> None:
         if self.n_fft & (self.n_fft - 1) or self.n_fft < max(4, self.win_length):

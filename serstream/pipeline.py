@@ -17,6 +17,7 @@ from serstream.decision import Decision, EmotionChange, PosteriorMean, Utterance
 from serstream.errors import ConfigError, ModelError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, State
 from serstream.features import StreamingMfcc
+from serstream.normalisation import CepstralMean
 from serstream.speech import FRAME_LENGTH, SpeechDetector
 
 Samples = NDArray[np.float32]
@@ -35,6 +36,8 @@ class Pipeline:
     decision : DecisionConfig
         Its thresholds replace those of the model where they are given.
     runtime : {'litert', 'tflite'}
+    mean : CepstralMean, optional
+        As in :class:`Classifier`; it stays through holes.
 
     Raises
     ------
@@ -53,19 +56,16 @@ class Pipeline:
         speech: SpeechConfig | None = None,
         decision: DecisionConfig | None = None,
         runtime: str = "litert",
+        mean: CepstralMean | None = None,
     ) -> None:
         self.manifest = model.manifest
         self._ids = {"source": source, "session": session}
         self._speech = speech or SpeechConfig()
         self._hop = self.manifest.front_end.hop_length
-        if self._hop != FRAME_LENGTH:
-            raise ModelError(
-                f"model {self.manifest.name} has hop_length {self._hop}, but speech detection needs {FRAME_LENGTH}; "
-                "train it with that"
-            )
+        check_hop(self.manifest)
         self._mfcc = StreamingMfcc(self.manifest.front_end)
         self._detector = SpeechDetector()
-        self._classifier = Classifier(model, runtime)
+        self._classifier = Classifier(model, runtime, mean)
         self._utterances = Utterances(self._speech)
         self._groups = _grouping(self.manifest.emotions, self.manifest.groups)
         self._decision = Decision(DecisionConfig(), enter=1.0, leave=1.0)
@@ -176,8 +176,9 @@ class Pipeline:
             self.recording_voice.add(scores.voice, share)
             if self._utterances.open:
                 self._utterance.add(scores.emotion, share)
-                changes = self._decision.step(posterior, other, self.next_sample)
-        state: State = self._decision.label or ("uncertain" if self._utterances.open else "no_speech")
+                changes = self._decide(scores, posterior, other)
+        is_speech = self._utterances.open and (scores is None or scores.speech >= self.manifest.speech_threshold)
+        state: State = self._decision.label or ("uncertain" if is_speech else "no_speech")
         event = Posterior(
             **self._now(),
             posterior=None if posterior is None else named(LABELS, posterior),
@@ -188,6 +189,12 @@ class Pipeline:
             state=state,
         )
         return [event, *self._emotions(changes)]
+
+    def _decide(self, scores: Scores, posterior: NDArray[np.float64], other: float) -> list[EmotionChange]:
+        """Let a step decide, unless the network hears that it is no speech: that ends what is open."""
+        if scores.speech < self.manifest.speech_threshold:
+            return self._decision.close(self.next_sample)
+        return self._decision.step(posterior, other, self.next_sample)
 
     def _close(self) -> list[AnyEvent]:
         change = self._utterances.close()
@@ -218,6 +225,15 @@ class Pipeline:
         other = max(0.0, 1.0 - float(labels.sum()))
         weighted = labels * self._priors
         return weighted / weighted.sum(), other
+
+
+def check_hop(manifest: Manifest) -> None:
+    """Raise :class:`ModelError` unless a frame of the model begins with each of the speech detector."""
+    if manifest.front_end.hop_length != FRAME_LENGTH:
+        raise ModelError(
+            f"model {manifest.name} has hop_length {manifest.front_end.hop_length}, "
+            f"but speech detection needs {FRAME_LENGTH}; train it with that"
+        )
 
 
 def thresholds(manifest: Manifest, decision: DecisionConfig) -> tuple[float, float]:

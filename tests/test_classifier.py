@@ -1,5 +1,6 @@
 """The classifier: streaming equals recomputing to the bit, and a model that does not fit is refused in a sentence."""
 
+import copy
 import hashlib
 import importlib.util
 import math
@@ -17,6 +18,7 @@ from serstream.classifier import Classifier, Manifest, Model, Scores, interprete
 from serstream.errors import ModelError
 from serstream.events import LABELS
 from serstream.features import FrontEnd
+from serstream.normalisation import UNITS
 from serstream.pipeline import Pipeline
 from serstream.resources import packaged
 
@@ -74,10 +76,19 @@ class Recomputed:
         scale, zero = self.scale[name]
         return (q.astype(np.float64) - zero) * scale
 
-    def activations(self, frames: np.ndarray, first: int, shift: int = 0) -> np.ndarray:
+    def normalised(self, frames: np.ndarray, speech: np.ndarray) -> np.ndarray:
+        """Return every frame less the mean before it, which is added up anew for each."""
+        m = self.m
+        units = np.rint(frames.astype(np.float64) * UNITS).astype(np.int64)
+        heard = [units[:f][speech[:f]] for f in range(len(frames))]
+        prior = np.array(m.mean) * m.prior_frames
+        means = [(prior + h.sum(axis=0) / UNITS) / (m.prior_frames + len(h)) for h in heard]
+        return ((frames - np.array(means)) / np.array(m.std, np.float32)).astype(np.float32)
+
+    def activations(self, frames: np.ndarray, speech: np.ndarray, first: int, shift: int = 0) -> np.ndarray:
         """Return the int8 outputs for frames from ``first``, by windows that begin ``shift`` frames late."""
         m = self.m
-        x = (frames - np.array(m.mean, np.float32)) / np.array(m.std, np.float32)
+        x = self.normalised(frames, speech)
         x = np.concatenate([np.zeros((m.context_frames, x.shape[1]), np.float32), x])
         q = self.quantise("frames", x)
         window = m.context_frames + m.step_frames
@@ -92,11 +103,11 @@ class Recomputed:
         is_speech = speech[first:].reshape(-1, m.stride).mean(axis=1) >= 0.5
         if is_speech.sum() * m.stride < m.min_segment_frames:
             return None
-        x = self.real("activations", self.activations(frames, first))[is_speech]
+        x = self.real("activations", self.activations(frames, speech, first))[is_speech]
         pooled = np.concatenate([x.mean(axis=0), np.sqrt(x.var(axis=0) + 1e-5)])
         out = self.head(pooled=self.quantise("pooled", pooled)[None])
-        emotion, voice = (self.real(name, out[name][0]) for name in ("emotion", "voice"))
-        return Scores(softmax(emotion / m.temperature), softmax(voice / m.voice_temperature))
+        emotion, voice, speech = (self.real(name, out[name][0]) for name in ("emotion", "voice", "speech"))
+        return Scores(softmax(emotion / m.temperature), softmax(voice / m.voice_temperature), float(softmax(speech)[0]))
 
 
 def test_streamed_equals_recomputed_from_segment_and_context(model: Model, classifier: Classifier) -> None:
@@ -110,19 +121,43 @@ def test_streamed_equals_recomputed_from_segment_and_context(model: Model, class
 
 
 def test_the_trunk_gives_the_same_bytes_wherever_its_window_begins(model: Model) -> None:
-    frames, stride = random_frames(model, 128), model.manifest.stride
-    whole = Recomputed(model).activations(frames, 0)
+    frames, speech, stride = random_frames(model, 128), random_speech(128), model.manifest.stride
+    whole = Recomputed(model).activations(frames, speech, 0)
     for shift in range(stride, model.manifest.step_frames, stride):
-        late = Recomputed(model).activations(frames, 0, shift)
+        late = Recomputed(model).activations(frames, speech, 0, shift)
         assert late.tobytes() == whole[shift // stride : shift // stride + len(late)].tobytes()
 
 
-def test_after_a_reset_nothing_of_before_is_left(model: Model, classifier: Classifier) -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_after_a_reset_the_mean_is_left_of_before_and_nothing_else(model: Model, frozen: bool) -> None:
     frames, speech = random_frames(model, 160), random_speech(160)
-    fresh = run(classifier, frames, speech)
-    run(classifier, random_frames(model, 96, seed=1), np.ones(96, bool))
-    classifier.reset()
-    assert as_bytes(run(classifier, frames, speech)) == as_bytes(fresh)
+    mean = model.manifest.cepstral_mean(frozen=frozen)
+    used = Classifier(model, mean=mean)
+    run(used, random_frames(model, 96, seed=1) + np.float32(3.0), np.ones(96, bool))
+    used.reset()
+    fresh = Classifier(model, mean=copy.deepcopy(mean))
+    got = as_bytes(run(used, frames, speech))
+    assert got == as_bytes(run(fresh, frames, speech))
+    without = as_bytes(run(Classifier(model, mean=model.manifest.cepstral_mean(frozen=frozen)), frames, speech))
+    assert (got == without) == frozen
+
+
+def test_the_mean_moves_with_the_speech_of_the_stream(model: Model, classifier: Classifier) -> None:
+    frames, speech = random_frames(model, 320), random_speech(320)
+    frozen = Classifier(model, mean=model.manifest.cepstral_mean(frozen=True))
+    moving, still = run(classifier, frames, speech), run(frozen, frames, speech)
+    assert as_bytes(moving) != as_bytes(still)
+
+
+def test_a_profile_is_what_the_stream_is_measured_against(model: Model) -> None:
+    m, speech = model.manifest, random_speech(96)
+    frames, offset = random_frames(model, 96), np.float32(4.0)
+    shifted = m.cepstral_mean([x + 4.0 for x in m.mean], frozen=True)
+    plain = run(Classifier(model, mean=m.cepstral_mean(frozen=True)), frames, speech)
+    again = run(Classifier(model, mean=shifted), frames + offset, speech)
+    assert plain[-1] is not None
+    assert again[-1] is not None
+    np.testing.assert_allclose(again[-1].emotion, plain[-1].emotion, atol=0.05)
 
 
 def test_classifiers_of_one_model_do_not_disturb_each_other(model: Model, classifier: Classifier) -> None:
@@ -177,7 +212,8 @@ def test_scores_are_probabilities(model: Model, classifier: Classifier) -> None:
         assert scores is not None
         assert scores.emotion.shape == (len(model.manifest.emotions),)
         assert scores.voice.shape == (2,)
-        for p in scores:
+        assert 0.0 < scores.speech < 1.0
+        for p in (scores.emotion, scores.voice):
             assert np.all(p > 0.0)
             assert math.isclose(p.sum(), 1.0)
 
@@ -268,7 +304,7 @@ def test_a_folder_in_place_of_a_file_is_named(folder: Path) -> None:
 def test_a_damaged_manifest_is_refused(folder: Path, text: bytes) -> None:
     (folder / "manifest.json").write_bytes(text)
     with pytest.raises(
-        ModelError, match=r"manifest\.json is not a manifest of serstream-model/1: .*; export the model"
+        ModelError, match=r"manifest\.json is not a manifest of serstream-model/2: .*; export the model"
     ):
         load_model(folder)
 
@@ -276,16 +312,20 @@ def test_a_damaged_manifest_is_refused(folder: Path, text: bytes) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"schema": "serstream-model/2"}, "schema"),
+        ({"schema": "serstream-model/1"}, "schema"),
         ({"sha256": 5}, "sha256"),
         ({"stride": 0}, "stride"),
         ({"stride": 3}, "segment_frames and step_frames must be multiples of stride 3"),
-        ({"min_segment_frames": 164}, "min_segment_frames is 164; it must be at most segment_frames 160"),
+        ({"min_segment_frames": 68}, "min_segment_frames is 68; it must be at most segment_frames 64"),
         (
             {"enter_threshold": 0.3, "exit_threshold": 0.4},
             "exit_threshold is 0.4; it must be at most enter_threshold 0.3",
         ),
         ({"temperature": 0.0}, "temperature"),
+        ({"prior_frames": 0.0}, "prior_frames"),
+        ({"profile_frames": -1.0}, "profile_frames"),
+        ({"history_frames": 3751}, "history_frames"),
+        ({"history_frames": 0}, "history_frames"),
         ({"mean": [0.0] * 39}, "mean and std must each hold n_mfcc 40 numbers"),
         ({"std": [1.0] * 39 + [0.0]}, "std holds 0.0; every number must be above 0"),
         ({"groups": {"calm": ["calm"]}}, "groups must make the labels calm, happy, sad, angry, fearful"),
@@ -301,6 +341,16 @@ def test_a_manifest_that_contradicts_itself_is_refused(folder: Path, fields: dic
     with pytest.raises(ModelError, match=message) as caught:
         load_model(folder)
     sentence(caught.value)
+
+
+@pytest.mark.parametrize("name", ["prior_frames", "profile_frames", "history_frames"])
+def test_a_manifest_that_does_not_say_how_it_normalises_is_refused(folder: Path, name: str) -> None:
+    path = folder / "manifest.json"
+    fields = msgspec.json.decode(path.read_bytes())
+    del fields[name]
+    path.write_bytes(msgspec.json.encode(fields))
+    with pytest.raises(ModelError, match=f"missing required field `{name}`"):
+        load_model(folder)
 
 
 def test_unknown_fields_of_a_manifest_are_ignored(folder: Path) -> None:

@@ -35,7 +35,8 @@ ANALYSIS_FIELDS = {"file", "duration_s", "label", "probability", "posterior", "v
 COMMANDS = {
     "run": ["--config", "--source", "ID|mic|demo|-|FILE", "--stdin-format", "--rate", "--channels"],
     "listen": ["--connect", "--control", "--source", "--json"],
-    "analyze": ["FILE", "--format {table,json,csv}", "--steps", "--config"],
+    "analyze": ["FILE", "--format {table,json,csv}", "--steps", "--config", "--profile NAME|PATH"],
+    "enroll": ["NAME", "--source", "ID|mic|FILE", "--seconds", "--config", "--json"],
     "devices": ["--json", "--config"],
     "status": ["--control", "--json"],
     "mute": ["--control", "--json", "--source"],
@@ -659,6 +660,22 @@ def test_a_terminal_as_standard_input_is_said_and_ends_with_1(endpoints):
         assert terminal.end() == 1
         assert "standard input is a terminal; pipe PCM into it" in terminal.seen.decode(errors="replace")
         assert "Traceback" not in terminal.seen.decode(errors="replace")
+
+
+def test_on_a_terminal_enroll_says_what_to_do_and_ctrl_c_gives_it_back_and_writes_nothing(endpoints, tmp_path):
+    config = json.loads(endpoints.read_text())
+    endpoints.write_text(json.dumps(config | {"sources": {"quiet": KEEPS_ON}}))
+    words = ("enroll", "anna", "--config", endpoints, "--source", "quiet")
+    with Terminal(*words, XDG_DATA_HOME=str(tmp_path / "data")) as terminal:
+        terminal.until("Read anything aloud in your ordinary voice")
+        terminal.until("\x1b[?25l")
+        terminal.until("of 30 s of speech heard")
+        os.write(terminal.fd, b"\x03")
+        assert terminal.end() == 130
+    shown = terminal.seen.decode(errors="replace")
+    assert "\x1b[?25h" in shown.rpartition("of 30 s of speech heard")[2], "the cursor is given back"
+    assert "Traceback" not in shown
+    assert not (tmp_path / "data").exists()
 
 
 # --- listen

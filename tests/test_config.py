@@ -55,6 +55,7 @@ WRONG = [
     ("sources: {a: {kind: stdin, format: u8}}", "sources.a.format", "'u8'", "one of f32le, s16le, s32le"),
     ("sources: {a: {kind: synthetic, frequency_hz: 8000}}", "sources.a.frequency_hz", "8000", "below 8000"),
     ("sources: {a: {kind: synthetic, seed: -1}}", "sources.a.seed", "-1", "from 0"),
+    ("sources: {a: {kind: demo, profile: 3}}", "sources.a.profile", "3", "text or null"),
     ("sources: {a: {kind: synthetic, duration_s: 0}}", "sources.a.duration_s", "0", "above 0"),
     ("modle: x", "modle", "unknown", "sources, model, runtime"),
     ("model: [a]", "model", "['a']", "text"),
@@ -115,6 +116,13 @@ def test_the_documented_configuration_mentions_every_field_and_kind(struct):
     text = (ROOT / "config.yaml").read_text()
     names = [*struct.__struct_fields__, struct.__struct_config__.tag]
     assert [name for name in names if name and name not in text] == []
+
+
+@pytest.mark.parametrize("kind", ["microphone", "file", "stdin", "synthetic", "demo"])
+def test_every_kind_of_source_may_name_a_profile(kind):
+    path = "path: x, " if kind == "file" else ""
+    config = parse(f"sources: {{a: {{kind: {kind}, {path}profile: anna}}}}", "x")
+    assert config.sources["a"].profile == "anna"
 
 
 def test_an_empty_configuration_is_the_default():

@@ -1,7 +1,9 @@
 """The whole middle: however the signal is cut the events are the same, and each says what the contract says."""
 
+import copy
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,6 +17,7 @@ from serstream.classifier import Model, load_model
 from serstream.config import Config, DecisionConfig, SpeechConfig
 from serstream.errors import ConfigError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, encode
+from serstream.normalisation import CepstralMean
 from serstream.pipeline import Pipeline, thresholds
 from serstream.resources import packaged
 
@@ -27,12 +30,16 @@ DEMO = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
 
 
 def pipeline(
-    model: Model = MODEL, *, speech: SpeechConfig | None = None, decision: DecisionConfig | None = None
+    model: Model = MODEL,
+    *,
+    speech: SpeechConfig | None = None,
+    decision: DecisionConfig | None = None,
+    mean: CepstralMean | None = None,
 ) -> Pipeline:
-    return Pipeline(model, source="mic", session="6f1c", speech=speech, decision=decision or LIVELY)
+    return Pipeline(model, source="mic", session="6f1c", speech=speech, decision=decision or LIVELY, mean=mean)
 
 
-def hear(samples: np.ndarray, sizes: list[int] | None = None, **rules: SpeechConfig | DecisionConfig) -> list[AnyEvent]:
+def hear(samples: np.ndarray, sizes: list[int] | None = None, **rules: Any) -> list[AnyEvent]:
     """Return the events of a whole signal, cut into blocks of the given sizes again and again."""
     p, events, turn = pipeline(**rules), [], 0
     while p.next_sample < samples.size:
@@ -181,11 +188,14 @@ def counted_from_one(events: list[AnyEvent]) -> list[AnyEvent]:
 
 
 @pytest.mark.parametrize("before", [0, 700, 5 * RATE + 3])
-def test_after_a_hole_nothing_depends_on_what_was_before(before: int) -> None:
-    resumed, fresh = pipeline(), pipeline()
+@pytest.mark.parametrize("frozen", [True, False])
+def test_after_a_hole_nothing_but_the_mean_depends_on_what_was_before(before: int, frozen: bool) -> None:
+    mean = MODEL.manifest.cepstral_mean(frozen=frozen)
+    resumed = pipeline(mean=mean)
     y, at = DEMO[6 * RATE : 18 * RATE], 10 * RATE
     resumed.push(0, DEMO[::-1][:before])
     resumed.interrupt(at)
+    fresh = pipeline(mean=MODEL.manifest.cepstral_mean(frozen=True) if frozen else copy.deepcopy(mean))
     again = resumed.push(at, y) + resumed.finish()
     alone = fresh.push(at, y) + fresh.finish()
     assert any(isinstance(e, Emotion) for e in alone)
@@ -449,6 +459,34 @@ def test_an_analysis_is_the_speech_weighted_mean_of_the_steps_of_a_pipeline() ->
     check_probabilities(heard.analysis.posterior, LABELS)
     assert heard.analysis.posterior is not None
     assert heard.analysis.label == max(heard.analysis.posterior, key=heard.analysis.posterior.__getitem__)
+
+
+def test_the_mean_stays_through_a_hole() -> None:
+    y, at = DEMO[6 * RATE : 12 * RATE], 10 * RATE
+    resumed, fresh = pipeline(), pipeline()
+    resumed.push(0, DEMO[: 6 * RATE])
+    resumed.interrupt(at)
+    again, alone = resumed.push(at, y), fresh.push(at, y)
+    assert on_the_wire(counted_from_one(again)) != on_the_wire(alone)
+
+
+def test_what_is_no_speech_moves_no_mean() -> None:
+    y, quiet = DEMO[: 6 * RATE], np.random.default_rng(0).normal(0.0, 1e-5, 20 * RATE).astype(np.float32)
+    resumed, fresh = pipeline(), pipeline()
+    assert {e.speech for e in resumed.push(0, quiet) if isinstance(e, Posterior)} == {0.0}
+    resumed.interrupt(30 * RATE)
+    again, alone = resumed.push(30 * RATE, y), fresh.push(30 * RATE, y)
+    assert on_the_wire(again) == on_the_wire(alone)
+
+
+def test_a_mean_that_is_carried_over_several_recordings_goes_on_where_it_was() -> None:
+    clips = [DEMO[: 6 * RATE], DEMO[6 * RATE : 14 * RATE]]
+    carried, other = MODEL.manifest.cepstral_mean(), MODEL.manifest.cepstral_mean()
+    first, second = (analyze([clip], MODEL, Config(), carried).analysis for clip in clips)
+    assert first == analyze([clips[0]], MODEL, Config()).analysis
+    assert second != analyze([clips[1]], MODEL, Config()).analysis
+    analyze([clips[0]], MODEL, Config(), other)
+    assert second == analyze(np.array_split(clips[1], 9), MODEL, Config(), other).analysis
 
 
 def test_an_analysis_without_speech_has_no_label() -> None:

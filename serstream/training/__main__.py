@@ -1,8 +1,9 @@
-"""``python -m serstream.training prepare|train|export|evaluate|parity|card``."""
+"""``python -m serstream.training prepare|train|export|evaluate|parity|card|reproduce|report``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
@@ -13,7 +14,9 @@ import msgspec
 from serstream.errors import ConfigError, SerstreamError
 from serstream.training.recipe import Recipe
 
-CORPORA = "ravdess_speech,ravdess_song,crema_d"
+CORPORA = "ravdess_speech,ravdess_song,crema_d,esc50,speechcommands_bg"
+
+GOES_ON = ("`train` goes on from its last whole epoch", "`reproduce` goes on with the fits that are missing")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     v = commands.add_parser("evaluate", help="score a model through the runtime's own pipeline")
     v.add_argument("folder", type=Path, help="folder of the model")
     v.add_argument("--record", type=Path, metavar="MODEL", help="keep the figures in the manifest of this model folder")
+    _add_full(v)
     q = commands.add_parser("parity", help="compare a run's float network with the int8 model exported from it")
     q.add_argument("run", type=Path)
     q.add_argument("folder", type=Path, help="folder of the model")
@@ -59,11 +63,102 @@ def _parser() -> argparse.ArgumentParser:
     c = commands.add_parser("card", help="write the scores of a manifest into documents, between their marks")
     c.add_argument("folder", type=Path, help="folder of the model")
     c.add_argument("documents", type=Path, nargs="+")
+    o = commands.add_parser("report", help="make the report of all that `evaluate --full` counted")
+    o.add_argument(
+        "folder", type=Path, help="folder of the report, for example docs/evaluation; counts in its results/"
+    )
+    o.add_argument("--card", type=Path, help="model card to write the summary into, between its marks")
+    _add_reproduce(commands.add_parser("reproduce", help="fit the paper's models rung by rung, and report"))
     for command in (p, t, e):
         command.add_argument(
             "--cache", type=Path, default=Path("runs/features"), help="prepared features (%(default)s)"
         )
     return parser
+
+
+def _add_full(v: argparse.ArgumentParser) -> None:
+    v.add_argument("--full", action="store_true", help="the whole protocol, on all that the model was not trained on")
+    v.add_argument("--out", type=Path, metavar="JSON", help="with --full: file of the counts")
+    v.add_argument(
+        "--parts",
+        default="clips,robustness,streams,noise,reading",
+        help="with --full: some of these alone (%(default)s)",
+    )
+    v.add_argument(
+        "--run", type=Path, help="with --full: the run that the model came from, to compare its float network"
+    )
+    v.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="with --full: processes (%(default)s)")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from serstream.training.evaluate import evaluate
+
+    if not args.full:
+        evaluate(args.folder, args.data, corpus=args.corpus, fold=args.fold, as_json=args.json, into=args.record)
+        return
+    if args.out is None:
+        raise ConfigError(
+            "evaluate --full needs --out with the file of its counts, such as docs/evaluation/results/m.json"
+        )
+    _need("evaluate --full", "scipy", extras="evaluate")
+    from serstream.training.evaluation.run import run_all
+
+    run_all(
+        args.folder,
+        args.data,
+        args.out,
+        fold=args.fold,
+        parts=tuple(args.parts.split(",")),
+        run=args.run,
+        n_processes=args.jobs,
+    )
+
+
+def _report(args: argparse.Namespace) -> None:
+    _need("report", "scipy", "matplotlib", extras="evaluate")
+    from serstream.training.evaluation.report import report
+
+    report(args.folder, args.card)
+
+
+def _need(command: str, *modules: str, extras: str) -> None:
+    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
+        raise ConfigError(f"{command} needs {', '.join(missing)}; pip install 'serstream[{extras}]'")
+
+
+def _add_reproduce(r: argparse.ArgumentParser) -> None:
+    r.add_argument("--data", type=Path, required=True, help="folder whose manifest.csv lists RAVDESS speech and SAVEE")
+    r.add_argument("--out", type=Path, required=True, help="folder of the report")
+    r.add_argument(
+        "--work", type=Path, default=Path("runs/reproduction"), help="features and results, kept (%(default)s)"
+    )
+    r.add_argument("--quick", action="store_true", help="a few clips and epochs, to show that it runs")
+    r.add_argument("--only", metavar="RUNG,...", help="fit these rungs alone; the report has whatever was fitted")
+    r.add_argument(
+        "--ours", type=Path, metavar="JSON", help="what `evaluate --fold 1 --json` printed of serstream's own"
+    )
+    r.add_argument("--seed", type=int, default=0)
+    r.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="fits side by side, a thread each (%(default)s)"
+    )
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    needed = ("tensorflow", "keras", "librosa", "matplotlib", "opensmile", "sklearn")
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise ConfigError(f"reproduce needs {', '.join(missing)}; pip install 'serstream[train,reproduce]'")
+    from serstream.training.reproduction.command import reproduce
+
+    reproduce(
+        args.data,
+        args.out,
+        work=args.work,
+        quick=args.quick,
+        only=args.only,
+        n_processes=args.jobs,
+        seed=args.seed,
+        ours=args.ours,
+    )
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -77,6 +172,9 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.command == "reproduce":
+        _reproduce(args)
+        return
     from serstream.features import FrontEnd
     from serstream.training import prepare
 
@@ -111,10 +209,10 @@ def _run(args: argparse.Namespace) -> None:
         from serstream.training.card import write
 
         write(args.folder, args.documents)
+    elif args.command == "report":
+        _report(args)
     else:
-        from serstream.training.evaluate import evaluate
-
-        evaluate(args.folder, args.data, corpus=args.corpus, fold=args.fold, as_json=args.json, into=args.record)
+        _evaluate(args)
 
 
 def main() -> int:
@@ -127,7 +225,7 @@ def main() -> int:
         print(f"serstream.training: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("serstream.training: interrupted; `train` goes on from its last whole epoch", file=sys.stderr)
+        print(f"serstream.training: interrupted; {GOES_ON[args.command == 'reproduce']}", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # whoever read our output has gone, as `head` does; the interpreter must not try to flush it again

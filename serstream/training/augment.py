@@ -1,14 +1,51 @@
-"""What a clip may sound like elsewhere: another room, microphone, distance, noise and vocal tract."""
+"""What a speaker may sound like elsewhere: another vocal tract, room, microphone, distance and noise."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from serstream.config import SAMPLE_RATE
 
 Samples = NDArray[np.float32]
 WARPS = tuple(float(w) for w in np.round(np.linspace(0.92, 1.08, 9), 3))
+N_KNOTS = 7
+"""Points at which the gain of a random microphone is drawn, evenly spaced over the square root of frequency."""
+
+
+class Scene(NamedTuple):
+    """A voice in a place: what all clips of one speaker share in one rendering, so that each tells of the channel.
+
+    ``speed`` is the factor of playback, pitch and formants together; ``warp`` that of the mel axis alone;
+    ``equaliser_db`` the microphone's gain at ``N_KNOTS`` points; ``room`` its response, empty for none; ``noise`` an
+    index of the noise recordings, None for none, ``snr_db`` below the level of the speech.
+    """
+
+    speed: float
+    warp: float
+    equaliser_db: NDArray[np.float64]
+    room: Samples
+    gain_db: float
+    noise: int | None
+    snr_db: float
+    floor_dbfs: float
+
+
+def draw_scene(n_noises: int, rng: np.random.Generator) -> Scene:
+    """Return a random scene; with ``n_noises`` noise recordings to choose from."""
+    return Scene(
+        speed=float(np.round(rng.uniform(0.93, 1.07), 2)),
+        warp=WARPS[rng.integers(len(WARPS))],
+        equaliser_db=rng.normal(0.0, 4.0, N_KNOTS),
+        room=room(rng) if rng.random() < 0.3 else np.empty(0, np.float32),
+        gain_db=float(rng.uniform(-12.0, 12.0)),
+        noise=int(rng.integers(n_noises)) if n_noises and rng.random() < 0.5 else None,
+        snr_db=float(rng.uniform(5.0, 30.0)),
+        floor_dbfs=float(rng.uniform(-75.0, -50.0)),
+    )
 
 
 def rms(samples: Samples) -> float:
@@ -16,12 +53,18 @@ def rms(samples: Samples) -> float:
     return max(1e-6, float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))) if samples.size else 1e-6
 
 
-def noise_floor(n_samples: int, rng: np.random.Generator, low_dbfs: float = -75.0, high_dbfs: float = -50.0) -> Samples:
+def _fast_length(n_samples: int) -> int:
+    return 1 << max(4, (n_samples - 1).bit_length())
+
+
+def noise_floor(n_samples: int, rng: np.random.Generator, dbfs: float | None = None) -> Samples:
     """Return faint noise with a random spectral tilt, so that digital silence does not betray a corpus."""
-    spectrum = np.fft.rfft(rng.standard_normal(n_samples))
-    spectrum *= (np.arange(spectrum.size) + 8.0) ** -rng.uniform(0.0, 0.8)
-    noise = np.fft.irfft(spectrum, n_samples).astype(np.float32)
-    return noise * np.float32(10 ** (rng.uniform(low_dbfs, high_dbfs) / 20) / rms(noise))
+    length = _fast_length(n_samples)
+    spectrum = np.fft.rfft(rng.standard_normal(length, np.float32))
+    spectrum *= (np.arange(spectrum.size, dtype=np.float32) + 8.0) ** np.float32(-rng.uniform(0.0, 0.8))
+    noise = np.fft.irfft(spectrum, length)[:n_samples].astype(np.float32)
+    level = rng.uniform(-75.0, -50.0) if dbfs is None else dbfs
+    return noise * np.float32(10 ** (level / 20) / rms(noise))
 
 
 def room(rng: np.random.Generator) -> Samples:
@@ -34,45 +77,50 @@ def room(rng: np.random.Generator) -> Samples:
     return tail.astype(np.float32)
 
 
-def equaliser(n_bins: int, rng: np.random.Generator, spread_db: float = 5.0) -> NDArray[np.float64]:
-    """Return smooth random gains over frequency, as microphones differ."""
-    at = np.linspace(0.0, 1.0, n_bins) ** 0.5
-    return np.asarray(10 ** (np.interp(at, np.linspace(0.0, 1.0, 7), rng.normal(0.0, spread_db, 7)) / 20))
-
-
-def transmit(samples: Samples, rng: np.random.Generator) -> Samples:
-    """Pass a clip through a random microphone and, three times in ten, a random room."""
-    response = room(rng) if rng.random() < 0.3 else np.ones(1, np.float32)
-    n = 1 << (samples.size + response.size - 1).bit_length()
-    spectrum = np.fft.rfft(samples, n) * np.fft.rfft(response, n)
-    spectrum *= equaliser(spectrum.size, rng)
-    out = np.fft.irfft(spectrum, n)[: samples.size].astype(np.float32)
+def transmit(samples: Samples, scene: Scene) -> Samples:
+    """Pass a clip through the room and the microphone of a scene; the level stays."""
+    length = _fast_length(samples.size + scene.room.size)
+    spectrum = np.fft.rfft(samples, length)
+    if scene.room.size:
+        spectrum *= np.fft.rfft(scene.room, length)
+    at = np.linspace(0.0, 1.0, spectrum.size) ** 0.5
+    spectrum *= 10 ** (np.interp(at, np.linspace(0.0, 1.0, N_KNOTS), scene.equaliser_db).astype(np.float32) / 20)
+    out = np.fft.irfft(spectrum, length)[: samples.size].astype(np.float32)
     return out * np.float32(rms(samples) / rms(out))
 
 
-def mix_noise(samples: Samples, speech_rms: float, noise: Samples, rng: np.random.Generator) -> Samples:
-    """Add a random stretch of noise at 5 to 30 dB below the level of the speech."""
-    start = int(rng.integers(noise.size))
-    stretch = np.resize(np.roll(noise, -start), samples.size)
-    gain = speech_rms / rms(stretch) * 10 ** (-rng.uniform(5.0, 30.0) / 20)
-    return samples + stretch * np.float32(gain)
+def mix_noise(samples: Samples, speech_rms: float, noise: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
+    """Add a random stretch of noise, so many decibels below the level of the speech."""
+    stretch = np.resize(np.roll(noise, -int(rng.integers(noise.size))), samples.size)
+    return samples + stretch * np.float32(speech_rms / rms(stretch) * 10 ** (-snr_db / 20))
 
 
-def augment(samples: Samples, speech: NDArray[np.bool_], noises: list[Samples], rng: np.random.Generator) -> Samples:
-    """Return one random rendering of a clip.
+def change_speed(samples: Samples, speed: float) -> Samples:
+    """Play a clip faster or slower: pitch, formants and tempo change by the same factor."""
+    if speed == 1.0:
+        return samples
+    return np.asarray(soxr.resample(samples, SAMPLE_RATE, SAMPLE_RATE / speed, quality="MQ"), np.float32)
+
+
+def augment(samples: Samples, scene: Scene, noises: list[Samples], level: float, rng: np.random.Generator) -> Samples:
+    """Return a clip as it sounds in a scene.
 
     Parameters
     ----------
     samples : ndarray of shape (n_samples,), float32
-    speech : ndarray of shape (n_samples,), bool
-        Which samples are speech: the signal-to-noise ratio counts these alone.
+    scene : Scene
+        Its ``warp`` is left to the features.
     noises : list of ndarray
-        Recordings to draw noise from; may be empty.
+        Recordings that ``scene.noise`` is an index of.
+    level : float
+        Root mean square of the speech in ``samples``: the signal-to-noise ratio counts speech alone.
     rng : numpy.random.Generator
+
+    Returns
+    -------
+    rendered : ndarray of shape (about n_samples / scene.speed,), float32
     """
-    out = transmit(samples, rng)
-    level = rms(out[speech]) if speech.any() else rms(out)
-    if noises and rng.random() < 0.6:
-        out = mix_noise(out, level, noises[rng.integers(len(noises))], rng)
-    out = out * np.float32(10 ** (rng.uniform(-12.0, 12.0) / 20))
-    return out + noise_floor(out.size, rng)
+    out = transmit(change_speed(samples, scene.speed), scene)
+    if scene.noise is not None:
+        out = mix_noise(out, level, noises[scene.noise], scene.snr_db, rng)
+    return out * np.float32(10 ** (scene.gain_db / 20)) + noise_floor(out.size, rng, scene.floor_dbfs)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from serstream.classifier import Manifest, load_model, softmax, write_manifest
 from serstream.errors import ConfigError
 from serstream.events import LABELS
-from serstream.training.corpora import Clip, read_corpora
-from serstream.training.export import GROUPS, export, load_recipe
+from serstream.training.corpora import Clip, group_of, read_corpora
+from serstream.training.export import export, load_recipe
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe, split
 from serstream.training.score import Scored, five_classes, hear
@@ -97,7 +97,9 @@ def _softmax_rows(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def _labels(logits: NDArray[np.float64], emotions: list[str]) -> NDArray[np.float64]:
     """Return the posterior of the five labels, as the pipeline publishes it."""
     p = _softmax_rows(logits)
-    sums = np.stack([sum(p[:, emotions.index(e)] for e in GROUPS[label]) for label in LABELS], axis=1)
+    sums = np.stack(
+        [sum(p[:, emotions.index(e)] for e in group_of(label) if e in emotions) for label in LABELS], axis=1
+    )
     return np.asarray(sums / sums.sum(axis=1, keepdims=True))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from serstream.classifier import Manifest, load_model
+from serstream.errors import SourceError
 
-MARKED = re.compile(r"(<!-- scores -->\n).*?(<!-- /scores -->)", re.DOTALL)
 HEAD = """| speakers that it never heard | scored | clips | UAR | accuracy | voice UAR | calibration error | uncertain |
 |---|---|---|---|---|---|---|---|
 """
@@ -27,6 +26,24 @@ def _row(name: str, f: dict[str, Any]) -> str:
 
 def write(folder: Path, documents: list[Path]) -> None:
     """Put the table of a model between ``<!-- scores -->`` and ``<!-- /scores -->`` of each document."""
-    text = table(load_model(folder).manifest)
     for path in documents:
-        path.write_text(MARKED.sub(rf"\g<1>{text}\g<2>", path.read_text(encoding="utf-8")), encoding="utf-8")
+        put(path, "scores", table(load_model(folder).manifest))
+
+
+def put(path: Path, name: str, text: str) -> None:
+    """Put lines between ``<!-- name -->`` and ``<!-- /name -->`` of a document.
+
+    Raises
+    ------
+    SourceError
+        If it has no such marks, or cannot be read.
+    """
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    try:
+        before, _, marked = path.read_text(encoding="utf-8").partition(begin)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"document {path} cannot be read ({error}); name a text file") from error
+    _, mark, after = marked.partition(end)
+    if not mark:
+        raise SourceError(f"document {path} has no lines between {begin.strip()} and {end}; put both marks into it")
+    path.write_text(before + begin + text + mark + after, encoding="utf-8")

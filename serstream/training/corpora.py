@@ -7,6 +7,7 @@ plain RAVDESS folder, as Zenodo record 1188976 unpacks, whose file names say eve
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from serstream.errors import SourceError
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 SEXES = ("F", "M")
 COLUMNS = ("path", "corpus", "speaker", "sex", "emotion")
-UNLABELLED = {"crema_d": ("calm", "surprised")}
-"""Emotions that a corpus does not have, although its speakers may well have shown them."""
 
 RAVDESS_FOLDS = (
     (2, 5, 14, 15, 16),
@@ -120,6 +119,17 @@ def folds(clips: list[Clip]) -> dict[str, int]:
             # a speaker of two corpora stays in the fold of the first
             assigned = {speaker: rank % 5 + 1 for rank, speaker in enumerate(speakers)} | assigned
     return assigned
+
+
+def emotions_of(clips: Iterable[Clip]) -> tuple[str, ...]:
+    """Return which emotions some clips are labelled with, in the order of ``EMOTIONS``."""
+    there = {c.emotion for c in clips}
+    return tuple(e for e in EMOTIONS if e in there)
+
+
+def group_of(label: str) -> tuple[str, ...]:
+    """Return the emotions that count as one of the published labels."""
+    return ("calm", "neutral") if label == "calm" else (label,)
 
 
 def noise_clips(clips: list[Clip]) -> list[Clip]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from serstream.errors import ConfigError
 from serstream.features import dct_matrix
-from serstream.training.corpora import EMOTIONS, SEXES, UNLABELLED
+from serstream.training.corpora import SEXES, emotions_of
+from serstream.training.histories import Histories, channel_offset
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
 
@@ -19,8 +20,9 @@ Array = NDArray[np.float32]
 class Batch(NamedTuple):
     """Examples for the network.
 
-    ``frames`` (n, window_frames, n_mfcc), ``mask`` (n, outputs of a segment), ``emotion`` and ``allowed`` (n, 8),
-    ``voice`` (n, 2).
+    ``frames`` (n, window_frames, n_mfcc), ``mask`` (n, outputs of a segment), ``emotion`` and ``allowed``
+    (n, n_emotions), ``voice`` and ``speech`` (n, 2). A row of zeros is no target: noise has neither emotion nor voice.
+    An emotion that a corpus is not labelled with is not allowed: its speakers may have shown it all the same.
     """
 
     frames: Array
@@ -28,6 +30,7 @@ class Batch(NamedTuple):
     emotion: Array
     allowed: Array
     voice: Array
+    speech: Array
 
 
 class Normalisation(NamedTuple):
@@ -38,16 +41,14 @@ class Normalisation(NamedTuple):
 
 
 def normalisation(prepared: Prepared, rows: NDArray[np.int64]) -> Normalisation:
-    """Measure the speech frames of some clips, over all renderings; raises :class:`ConfigError` if there are none."""
-    total = squares = np.zeros(prepared.features.shape[2])
+    """Measure the speech frames of labelled clips, over all renderings; raises :class:`ConfigError` without any."""
+    total = squares = np.zeros(prepared.features.shape[1])
     count = 0
     for i in rows:
-        span = slice(prepared.first[i], prepared.first[i + 1])
-        x = (
-            prepared.features[:, span][:, prepared.speech[span]]
-            .reshape(-1, prepared.features.shape[2])
-            .astype(np.float64)
-        )
+        if not prepared.clips[i].emotion:
+            continue
+        span = slice(prepared.first[i, 0], prepared.first[i, -1])
+        x = prepared.features[span][prepared.speech[span]].astype(np.float64)
         total, squares, count = total + x.sum(axis=0), squares + np.square(x).sum(axis=0), count + x.shape[0]
     if not count:
         raise ConfigError(
@@ -55,6 +56,23 @@ def normalisation(prepared: Prepared, rows: NDArray[np.int64]) -> Normalisation:
         )
     mean = total / count
     return Normalisation(mean.astype(np.float32), np.sqrt(squares / count - mean**2).astype(np.float32))
+
+
+def trained_emotions(prepared: Prepared, recipe: Recipe) -> tuple[str, ...]:
+    """Return the outputs of a network: every emotion that a corpus of the recipe is labelled with."""
+    return emotions_of(clip for clip in prepared.clips if clip.corpus in recipe.corpus_shares)
+
+
+class Window(NamedTuple):
+    """What the trunk would read, not yet normalised.
+
+    ``frames`` (window_frames, n_mfcc), ``speech`` (window_frames,) and ``missing``, the number of frames at the front
+    before which the stream had not begun.
+    """
+
+    frames: Array
+    speech: NDArray[np.bool_]
+    missing: int
 
 
 class CropSampler:
@@ -74,89 +92,93 @@ class CropSampler:
             )
         self._by_speaker: dict[str, list[int]] = {}
         for i, clip in enumerate(prepared.clips):
-            self._by_speaker.setdefault(clip.speaker, []).append(i)
+            if clip.speaker:
+                self._by_speaker.setdefault(clip.speaker, []).append(i)
+        self.emotions = trained_emotions(prepared, recipe)
+        labels = {c: emotions_of(clip for clip in prepared.clips if clip.corpus == c) for c in recipe.corpus_shares}
+        self._allowed = {c: [e in there or not there for e in self.emotions] for c, there in labels.items()}
         self._dct = dct_matrix(prepared.front_end.n_mfcc, prepared.front_end.n_mels).astype(np.float32)
+        self._histories = Histories(prepared, scale.mean, scale.std, recipe)
 
     def usable(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return those of some clips that hold enough speech for a posterior."""
-        return np.array([i for i in rows if self._ends(i).size], np.int64)
+        """Return those of some clips that hold enough for a crop: of speech, or of frames where they are noise."""
+        return np.array([i for i in rows if self._ends(i, 0).size], np.int64)
 
-    def _ends(self, row: int) -> NDArray[np.int64]:
-        """Frames (exclusive) of a clip at which a segment holds enough speech for a posterior."""
-        speech = self._data.speech[self._data.first[row] : self._data.first[row + 1]]
-        total = np.cumsum(np.concatenate([[0], speech]))
-        ends = np.arange(1, speech.size + 1)
+    def _heard(self, row: int, variant: int) -> NDArray[np.bool_]:
+        """Return which frames are pooled: speech; in noise that the gate takes for none, all."""
+        speech = self._data.speech[self._data.span(row, variant)]
+        if self._data.clips[row].emotion or np.count_nonzero(speech) >= self._recipe.min_segment_frames:
+            return speech
+        return np.ones_like(speech)
+
+    def _ends(self, row: int, variant: int) -> NDArray[np.int64]:
+        """Frames (exclusive) of a rendering at which a segment holds enough for a posterior."""
+        total = np.cumsum(np.concatenate([[0], self._heard(row, variant)]))
+        ends = np.arange(1, total.size)
         inside = total[ends] - total[np.maximum(0, ends - self._recipe.segment_frames)]
         return np.asarray(ends[inside >= self._recipe.min_segment_frames])
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """Return one training batch, with masks in time and frequency and mixed examples."""
+        """Return one training batch, with mixed examples."""
         rng = np.random.default_rng((self._recipe.seed, epoch, step))
         shares = self._recipe.corpus_shares
         names = rng.choice(
             list(shares), self._recipe.batch_size, p=np.array(list(shares.values())) / sum(shares.values())
         )
         rows = [int(rng.choice(self._rows[name])) for name in names]
-        variants = rng.integers(self._data.features.shape[0], size=len(rows))
-        variants[rng.random(len(rows)) < self._recipe.clean_share] = 0
-        crops = [
-            self._crop(r, int(rng.choice(self._ends(r))), int(v), rng) for r, v in zip(rows, variants, strict=True)
-        ]
-        frames = np.stack([c[0] for c in crops])
-        self._hide(frames, rng)
-        frames = (frames - self._scale.mean) / self._scale.std
-        frames[np.stack([c[2] for c in crops])] = 0.0
-        batch = Batch(frames, np.stack([c[1] for c in crops]), *self._targets(rows))
+        crops = [self._draw(row, rng) for row in rows]
+        batch = Batch(np.stack([c[0] for c in crops]), np.stack([c[1] for c in crops]), *self._targets(rows))
         return self._mix(batch, names, rng)
 
-    def _crop(
-        self, row: int, end: int, variant: int, rng: np.random.Generator
-    ) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Return the window that ends at frame ``end``, the pooling mask, and where the stream had not begun."""
-        recipe, data = self._recipe, self._data
-        first, n = int(data.first[row]), recipe.window_frames
+    def _draw(self, row: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Return a random crop of a clip, normalised after a random history, and its pooling mask."""
+        clean = rng.random() < self._recipe.clean_share
+        variant = 0 if clean else int(rng.integers(self._data.n_variants))
+        ends = self._ends(row, variant)
+        if not ends.size:
+            variant, ends = 0, self._ends(row, 0)
+        window = self._window(row, int(rng.choice(ends)), variant, rng)
+        history = self._histories.draw(row, variant, rng)
+        offset = channel_offset(self._dct, rng, spread_db=0.0 if clean else 2.5)
+        window, history = window._replace(frames=window.frames + offset), history.through(offset)
+        frames = self._histories.mean_after(history).normalise(window.frames, window.speech)
+        frames[: window.missing] = 0.0
+        return frames, self._pooled(window.speech)
+
+    def _window(self, row: int, end: int, variant: int, rng: np.random.Generator) -> Window:
+        """Return the window that ends at frame ``end`` of a rendering; sometimes another clip comes before it."""
+        data, n = self._data, self._recipe.window_frames
+        first = int(data.first[row, variant])
         start = max(0, end - n)
-        window = np.zeros((n, data.features.shape[2]), np.float32)
-        window[n - (end - start) :] = data.features[variant, first + start : first + end]
-        speech = np.zeros(n, bool)
-        speech[n - (end - start) :] = data.speech[first + start : first + end]
         missing = n - (end - start)
-        if missing and rng.random() < 0.5:
-            missing = self._prepend(window, missing, variant, data.clips[row].speaker, rng)
-        pooled = (
-            speech[-recipe.segment_frames :].reshape(-1, recipe.shape.stride).sum(axis=1) * 2 >= recipe.shape.stride
-        )
-        return window, pooled.astype(np.float32), np.arange(n) < missing
+        frames = np.zeros((n, data.features.shape[1]), np.float32)
+        frames[missing:] = data.features[first + start : first + end]
+        speech = np.zeros(n, bool)
+        speech[missing:] = self._heard(row, variant)[start:end]
+        if missing and data.clips[row].speaker and rng.random() < 0.3:
+            other = int(rng.choice(self._by_speaker[data.clips[row].speaker]))
+            span = data.span(other, variant)
+            length = min(missing, span.stop - span.start)
+            frames[missing - length : missing] = data.features[span.stop - length : span.stop]
+            speech[missing - length : missing] = data.speech[span.stop - length : span.stop]
+            missing -= length
+        return Window(frames, speech, missing)
 
-    def _prepend(self, window: Array, missing: int, variant: int, speaker: str, rng: np.random.Generator) -> int:
-        """Let another clip of the speaker come before; return how many frames are missing still."""
-        other = int(rng.choice(self._by_speaker[speaker]))
-        last = int(self._data.first[other + 1])
-        n = min(missing, last - int(self._data.first[other]))
-        window[missing - n : missing] = self._data.features[variant, last - n : last]
-        return missing - n
+    def _pooled(self, speech: NDArray[np.bool_]) -> Array:
+        stride = self._recipe.shape.stride
+        per_output = speech[-self._recipe.segment_frames :].reshape(-1, stride).sum(axis=1)
+        return np.asarray(per_output * 2 >= stride, np.float32)
 
-    def _hide(self, frames: Array, rng: np.random.Generator) -> None:
-        """Mask mel bands and stretches of time of half of the crops, in place (SpecAugment, Park et al. 2019)."""
-        mean = self._scale.mean
-        for x in frames:
-            if rng.random() < 0.5:
-                width = int(rng.integers(1, 7))
-                band = int(rng.integers(0, self._dct.shape[1] - width))
-                bands = self._dct[:, band : band + width]
-                x[:] -= ((x - mean) @ bands) @ bands.T
-            if rng.random() < 0.5:
-                length = int(rng.integers(4, 20))
-                start = int(rng.integers(0, x.shape[0] - length))
-                x[start : start + length] = mean
-
-    def _targets(self, rows: list[int]) -> tuple[Array, Array, Array]:
+    def _targets(self, rows: list[int]) -> tuple[Array, Array, Array, Array]:
         clips = [self._data.clips[i] for i in rows]
-        emotion = np.eye(len(EMOTIONS), dtype=np.float32)[[EMOTIONS.index(c.emotion) for c in clips]]
-        allowed = np.array([[e not in UNLABELLED.get(c.corpus, ()) for e in EMOTIONS] for c in clips], np.float32)
+        emotions, sexes = np.eye(len(self.emotions), dtype=np.float32), np.eye(2, dtype=np.float32)
+        labelled = np.array([bool(c.emotion) for c in clips], np.float32)[:, None]
+        emotion = emotions[[self.emotions.index(c.emotion or self.emotions[0]) for c in clips]]
+        allowed = np.array([self._allowed[c.corpus] for c in clips], np.float32)
         smoothing = self._recipe.label_smoothing
         emotion = (1 - smoothing) * emotion + smoothing * allowed / allowed.sum(axis=1, keepdims=True)
-        return emotion, allowed, np.eye(2, dtype=np.float32)[[SEXES.index(c.sex) for c in clips]]
+        voice = sexes[[SEXES.index(c.sex or SEXES[0]) for c in clips]]
+        return labelled * emotion, allowed, labelled * voice, np.concatenate([labelled, 1 - labelled], axis=1)
 
     def _mix(self, batch: Batch, names: NDArray[np.str_], rng: np.random.Generator) -> Batch:
         """Mix each example with another of its corpus (mixup, Zhang et al. 2018); pooling is over either's speech."""
@@ -170,12 +192,17 @@ class CropSampler:
         share = np.maximum(share, 1 - share)[:, None]
         blend = [share * x + (1 - share) * x[partner] for x in (batch.emotion, batch.voice)]
         frames = share[:, :, None] * batch.frames + (1 - share[:, :, None]) * batch.frames[partner]
-        return Batch(frames, np.maximum(batch.mask, batch.mask[partner]), blend[0], batch.allowed, blend[1])
+        mask = np.maximum(batch.mask, batch.mask[partner])
+        return Batch(frames, mask, blend[0], batch.allowed, blend[1], batch.speech)
 
     def whole_clips(self, rows: NDArray[np.int64]) -> Batch:
         """Return one unaugmented crop of each of some usable clips, as late as it can end: to watch a run by."""
         rng = np.random.default_rng(0)
-        crops = [self._crop(int(i), int(self._ends(i)[-1]), 0, rng) for i in rows]
-        frames = (np.stack([c[0] for c in crops]) - self._scale.mean) / self._scale.std
-        frames[np.stack([c[2] for c in crops])] = 0.0
-        return Batch(frames, np.stack([c[1] for c in crops]), *self._targets(rows.tolist()))
+        frames, masks = [], []
+        for i in (int(row) for row in rows):
+            window = self._window(i, int(self._ends(i, 0)[-1]), 0, rng)
+            x = self._histories.mean_after(self._histories.none()).normalise(window.frames, window.speech)
+            x[: window.missing] = 0.0
+            frames.append(x)
+            masks.append(self._pooled(window.speech))
+        return Batch(np.stack(frames), np.stack(masks), *self._targets(rows.tolist()))

@@ -16,14 +16,13 @@ import tensorflow as tf
 from serstream.classifier import Manifest, write_manifest
 from serstream.errors import ConfigError
 from serstream.events import LABELS
-from serstream.training.corpora import EMOTIONS
-from serstream.training.crops import CropSampler, normalisation
+from serstream.training.corpora import group_of
+from serstream.training.crops import CropSampler, normalisation, trained_emotions
 from serstream.training.fit import rows_of
 from serstream.training.network import build_head, build_trunk
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
 
-GROUPS: dict[str, list[str]] = {label: ["calm", "neutral"] if label == "calm" else [label] for label in LABELS}
 N_CALIBRATION_BATCHES = 6
 
 
@@ -53,7 +52,7 @@ def convert(model: keras.Model, recipe: Recipe, prepared: Prepared) -> bytes:
     step_window = recipe.shape.receptive_field_frames + recipe.step_frames - recipe.shape.stride
     trunk = build_trunk(recipe.shape, step_window, prepared.front_end.n_mfcc)
     trunk.set_weights(model.get_layer("trunk").get_weights())
-    head = build_head(recipe.shape)
+    head = build_head(recipe.shape, len(sampler.emotions))
     head.set_weights(model.get_layer("head").get_weights())
     pool = keras.Model(model.inputs, model.get_layer("speech_pooling").output)
     batches = [sampler.batch(1_000_000, i) for i in range(N_CALIBRATION_BATCHES)]
@@ -97,11 +96,12 @@ def export(run: Path, prepared: Prepared, folder: Path, *, name: str, command: s
     model, recipe = load_run(run)
     content = convert(model, recipe, prepared)
     scale = np.load(run / "normalisation.npz")
+    emotions = trained_emotions(prepared, recipe)
     manifest = Manifest(
         name=name,
         sha256=hashlib.sha256(content).hexdigest(),
-        emotions=list(EMOTIONS),
-        groups=GROUPS,
+        emotions=list(emotions),
+        groups={label: [e for e in group_of(label) if e in emotions] for label in LABELS},
         front_end=prepared.front_end,
         segment_frames=recipe.segment_frames,
         step_frames=recipe.step_frames,
@@ -110,12 +110,16 @@ def export(run: Path, prepared: Prepared, folder: Path, *, name: str, command: s
         stride=recipe.shape.stride,
         mean=[round(float(x), 5) for x in scale["mean"]],
         std=[round(float(x), 5) for x in scale["std"]],
+        prior_frames=recipe.prior_frames,
+        profile_frames=recipe.profile_frames,
+        history_frames=recipe.history_frames,
         temperature=1.0,
         voice_temperature=1.0,
+        speech_threshold=0.5,
         enter_threshold=0.5,
         exit_threshold=0.35,
         corpora=sorted(recipe.corpus_shares),
-        licence="CC-BY-NC-SA-4.0",
+        licence=recipe.licence,
         scores={},
         command=command,
     )

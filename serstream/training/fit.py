@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -18,9 +19,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serstream.errors import ConfigError
+from serstream.events import LABELS
+from serstream.training.corpora import group_of
 from serstream.training.crops import Batch, CropSampler, normalisation
 from serstream.training.network import build
 from serstream.training.prepare import Prepared
+from serstream.training.progress import Progress
 from serstream.training.recipe import Recipe, split
 
 
@@ -33,7 +37,11 @@ def single_thread() -> None:
 def rows_of(prepared: Prepared, recipe: Recipe, part: str) -> NDArray[np.int64]:
     """Return the clips of its corpora by the speakers that are ``train``, ``validation`` or ``test`` under a recipe."""
     parts = split(prepared.clips, recipe.fold)
-    chosen = [c.corpus in recipe.corpus_shares and parts.get(c.speaker) == part for c in prepared.clips]
+    # noise is nobody's, and trained on by every fold
+    chosen = [
+        c.corpus in recipe.corpus_shares and (parts.get(c.speaker) if c.emotion else "train") == part
+        for c in prepared.clips
+    ]
     return np.flatnonzero(chosen)
 
 
@@ -59,16 +67,17 @@ def fit(prepared: Prepared, recipe: Recipe, run: Path) -> keras.Model:
     np.savez(run / "normalisation.npz", mean=scale.mean, std=scale.std)
     validation = sampler.usable(rows_of(prepared, recipe, "validation"))
     watched = sampler.whole_clips(validation) if validation.size else None
-    model, first_epoch = _restore(run, recipe, prepared.front_end.n_mfcc)
-    step = _compile_step(model, recipe)
-    for epoch in range(first_epoch, recipe.epochs):
-        started = time.monotonic()
-        loss = _run_epoch(model, step, sampler, recipe, epoch)
-        entry = {"epoch": epoch + 1, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)}
-        if watched is not None:
-            entry["validation_uar"] = round(uar(model, watched), 4)
-        _save(model, run, entry)
-        print(json.dumps(entry), file=sys.stderr, flush=True)
+    model, first_epoch = _restore(run, recipe, prepared.front_end.n_mfcc, len(sampler.emotions))
+    step = _compile_step(model, recipe, sampler.emotions)
+    with Progress(f"training {run.name}", recipe.epochs * recipe.n_steps, first_epoch * recipe.n_steps) as progress:
+        for epoch in range(first_epoch, recipe.epochs):
+            started = time.monotonic()
+            loss = _run_epoch(model, step, sampler, recipe, epoch, progress)
+            entry = {"epoch": epoch + 1, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)}
+            if watched is not None:
+                entry["validation_uar"] = round(uar(model, watched), 4)
+            _save(model, run, entry)
+            progress.say(json.dumps(entry))
     return model
 
 
@@ -95,14 +104,17 @@ def _refuse_other_recipe(run: Path, recipe: Recipe) -> None:
         raise ConfigError(f"{run} was begun with another recipe ({', '.join(changed)}); name another folder")
 
 
-def _run_epoch(model: keras.Model, train_step: Any, sampler: CropSampler, recipe: Recipe, epoch: int) -> float:
-    n_steps = recipe.crops_per_epoch // recipe.batch_size
+def _run_epoch(
+    model: keras.Model, train_step: Any, sampler: CropSampler, recipe: Recipe, epoch: int, bar: Progress
+) -> float:
+    n_steps = recipe.n_steps
     losses = []
     for step, batch in enumerate(_ahead(sampler, epoch, n_steps)):
         progress = (epoch + step / n_steps) / recipe.epochs
         warm_up = min(1.0, progress * recipe.epochs / 2)
         model.optimizer.learning_rate = recipe.learning_rate * warm_up * 0.5 * (1 + np.cos(np.pi * progress))
         losses.append(float(train_step(*(tf.constant(x) for x in batch))))
+        bar.advance()
     return float(np.mean(losses))
 
 
@@ -117,17 +129,26 @@ def _ahead(sampler: CropSampler, epoch: int, n_steps: int) -> Iterator[Batch]:
             yield batch
 
 
-def _compile_step(model: keras.Model, recipe: Recipe) -> Any:
+def _compile_step(model: keras.Model, recipe: Recipe, emotions: tuple[str, ...]) -> Any:
     """Return the function that takes the arrays of a batch, trains a step and returns the loss."""
     optimizer = model.optimizer
+    groups = [[emotions.index(e) for e in group_of(label) if e in emotions] for label in LABELS]
+
+    def entropy(target: Any, logits: Any) -> Any:
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
     @tf.function  # type: ignore[untyped-decorator]
-    def step(frames: Any, mask: Any, emotion: Any, allowed: Any, voice: Any) -> Any:
+    def step(frames: Any, mask: Any, emotion: Any, allowed: Any, voice: Any, speech: Any) -> Any:
         with tf.GradientTape() as tape:
             out = model([frames, mask], training=True)
             masked = out["emotion"] - 1e9 * (1.0 - allowed)
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(emotion * allowed, masked))
-            loss += recipe.voice_weight * tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(voice, out["voice"]))
+            loss = entropy(emotion * allowed, masked)
+            if recipe.label_weight:
+                labels = [tf.reduce_logsumexp(tf.gather(masked, g, axis=1), axis=1) for g in groups if g]
+                targets = [tf.reduce_sum(tf.gather(emotion, g, axis=1), axis=1) for g in groups if g]
+                loss += recipe.label_weight * entropy(tf.stack(targets, axis=1), tf.stack(labels, axis=1))
+            loss += recipe.voice_weight * entropy(voice, out["voice"])
+            loss += recipe.speech_weight * entropy(speech, out["speech"])
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
@@ -149,15 +170,18 @@ def uar(model: keras.Model, batch: Batch) -> float:
 
 
 def _save(model: keras.Model, run: Path, entry: dict[str, Any]) -> None:
-    """Write the checkpoint whole or not at all, then the line of the log that says so."""
+    """Write the checkpoint whole or not at all, then the line of the log that says so, and TensorBoard's."""
     partial = run / "partial.keras"
     model.save(partial)
     os.replace(partial, run / "checkpoint.keras")
     with (run / "log.jsonl").open("a") as log:
         log.write(json.dumps(entry) + "\n")
+    with contextlib.closing(tf.summary.create_file_writer(str(run / "tensorboard"))) as writer, writer.as_default():
+        for name in entry.keys() - {"epoch"}:
+            tf.summary.scalar(name, entry[name], step=entry["epoch"])
 
 
-def _restore(run: Path, recipe: Recipe, n_mfcc: int) -> tuple[keras.Model, int]:
+def _restore(run: Path, recipe: Recipe, n_mfcc: int, n_emotions: int) -> tuple[keras.Model, int]:
     """Return the network and the next epoch: of the checkpoint where there is one, else from the start."""
     if (run / "checkpoint.keras").is_file():
         model = keras.saving.load_model(run / "checkpoint.keras")
@@ -166,8 +190,8 @@ def _restore(run: Path, recipe: Recipe, n_mfcc: int) -> tuple[keras.Model, int]:
         for state in (v for v in model.variables if v.path.endswith("seed_generator_state")):
             # Keras does not save how many numbers dropout has drawn: one a step
             state.assign([state[0], n_steps])
-        return model, n_steps // (recipe.crops_per_epoch // recipe.batch_size)
-    model = build(recipe, n_mfcc)
+        return model, n_steps // recipe.n_steps
+    model = build(recipe, n_mfcc, n_emotions)
     model.compile(keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay))
     model.optimizer.build(model.trainable_variables)
     return model, 0

@@ -12,8 +12,6 @@ from keras import layers
 
 from serstream.training.recipe import NetworkShape, Recipe
 
-MODEL_EMOTIONS = 8
-
 
 @keras.saving.register_keras_serializable(package="serstream")
 class SpeechPooling(layers.Layer):  # type: ignore[misc]
@@ -45,21 +43,19 @@ def build_trunk(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> keras
     return keras.Model(frames, x, name="trunk")
 
 
-def build_head(shape: NetworkShape) -> keras.Model:
-    """Return the head: (n, 2 channels) pooled statistics to emotion logits (n, 8) and voice logits (n, 2)."""
+def build_head(shape: NetworkShape, n_emotions: int) -> keras.Model:
+    """Return the head: pooled statistics (n, 2 channels) to logits: emotion (n, n_emotions), voice, speech (n, 2)."""
     pooled = keras.Input((2 * shape.channels,), name="pooled")
-    x = layers.BatchNormalization(momentum=0.9)(pooled)
-    x = layers.Dropout(shape.dropout)(x)
-    x = layers.Dense(shape.hidden, activation="relu")(x)
-    x = layers.Dropout(shape.dropout)(x)
-    outputs = {"emotion": layers.Dense(MODEL_EMOTIONS)(x), "voice": layers.Dense(2)(x)}
+    x = layers.Dropout(shape.dropout)(layers.BatchNormalization(momentum=0.9)(pooled))
+    sizes = {"emotion": n_emotions, "voice": 2, "speech": 2}
+    outputs = {name: layers.Dense(size)(x) for name, size in sizes.items()}
     return keras.Model(pooled, outputs, name="head")
 
 
-def build(recipe: Recipe, n_mfcc: int) -> keras.Model:
-    """Return the whole network for training; inputs ``frames`` and ``mask``, outputs ``emotion`` and ``voice``."""
+def build(recipe: Recipe, n_mfcc: int, n_emotions: int) -> keras.Model:
+    """Return the whole network for training; inputs ``frames`` and ``mask``, outputs those of the head."""
     frames = keras.Input((recipe.window_frames, n_mfcc), name="frames")
     mask = keras.Input((recipe.segment_frames // recipe.shape.stride,), name="mask")
     trunk = build_trunk(recipe.shape, recipe.window_frames, n_mfcc)
     pooled = SpeechPooling()(trunk(frames), mask)
-    return keras.Model([frames, mask], build_head(recipe.shape)(pooled))
+    return keras.Model([frames, mask], build_head(recipe.shape, n_emotions)(pooled))

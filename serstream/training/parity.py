@@ -41,17 +41,17 @@ class FloatNetwork(NamedTuple):
         speech = speech_frames(samples, len(frames))
         mean = PosteriorMean()
         if len(frames) >= m.stride:
-            pooled, shares = self._segments(self._activations(frames), speech)
+            pooled, shares = self._segments(self._activations(frames, speech), speech)
             logits = self.head(np.reshape(pooled, (len(pooled), -1)))["emotion"] if pooled else ()
             for row, share in zip(np.asarray(logits, np.float64), shares, strict=True):
                 mean.add(softmax(row / m.temperature), share)
         result = mean.result()
         return np.full(len(m.emotions), np.nan) if result is None else result
 
-    def _activations(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _activations(self, frames: NDArray[np.float32], speech: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return the trunk over the whole stream, before which there was the normalised zero vector."""
         m = self.manifest
-        x = (frames - np.array(m.mean, np.float32)) / np.array(m.std, np.float32)
+        x = m.cepstral_mean().normalise(frames, speech)
         context = np.zeros((m.context_frames, x.shape[1]), np.float32)
         return np.asarray(self.trunk(np.concatenate([context, x])[None])[0], np.float32)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-import sys
-import time
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,22 @@ from serstream.errors import SourceError
 from serstream.features import FrontEnd, mfcc
 from serstream.recordings import read_file
 from serstream.speech import FRAME_LENGTH, SpeechDetector
-from serstream.training.augment import WARPS, augment, noise_floor
+from serstream.training.augment import Scene, augment, draw_scene, noise_floor, rms
 from serstream.training.corpora import Clip, noise_clips, read_corpora
+from serstream.training.progress import Progress
 
 Features = NDArray[np.float16]
+Rendering = tuple[Features, NDArray[np.bool_]]
+SPEECH_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Features on disk.
 
-    ``features`` is (n_variants, n_frames, n_mfcc) float16 over all clips one after another; clip ``i`` has the frames
-    ``first[i]`` to ``first[i + 1]``; ``speech`` (n_frames,) says which are speech in the clean recording.
+    ``features`` is (n_frames, n_mfcc) float16 over all clips one after another, and of each clip over all its
+    renderings; rendering ``v`` of clip ``i`` has the frames ``first[i, v]`` to ``first[i, v + 1]``; ``speech``
+    (n_frames,) says which of them the runtime would hear as speech.
     """
 
     clips: list[Clip]
@@ -38,6 +41,15 @@ class Prepared:
     features: Features
     speech: NDArray[np.bool_]
     first: NDArray[np.int64]
+
+    @property
+    def n_variants(self) -> int:
+        """Renderings of each clip; the first is the clip as it is."""
+        return int(self.first.shape[1]) - 1
+
+    def span(self, clip: int, variant: int) -> slice:
+        """Return which frames hold a rendering of a clip."""
+        return slice(int(self.first[clip, variant]), int(self.first[clip, variant + 1]))
 
 
 def read_clip(path: Path) -> NDArray[np.float32]:
@@ -47,35 +59,41 @@ def read_clip(path: Path) -> NDArray[np.float32]:
 
 def speech_frames(samples: NDArray[np.float32], n_frames: int) -> NDArray[np.bool_]:
     """Return which of the first ``n_frames`` MFCC frames begin in speech."""
-    return np.asarray(SpeechDetector().push(samples)[:n_frames] >= 0.5)
+    return np.asarray(SpeechDetector().push(samples)[:n_frames] >= SPEECH_PROBABILITY)
 
 
 def render(
     samples: NDArray[np.float32],
-    speech: NDArray[np.bool_],
+    scenes: list[Scene],
     front_end: FrontEnd,
-    n_variants: int,
     noises: list[NDArray[np.float32]],
     rng: np.random.Generator,
-) -> Features:
-    """Return (n_variants, n_frames, n_mfcc): the clip as it is with a faint noise floor, then random renderings."""
-    mask = np.zeros(samples.size, bool)
-    spread = np.repeat(speech, FRAME_LENGTH)[: samples.size]
-    mask[: spread.size] = spread
-    variants = [mfcc(samples + noise_floor(samples.size, rng), front_end)]
-    for _ in range(n_variants - 1):
-        warp = WARPS[rng.integers(len(WARPS))]
-        variants.append(mfcc(augment(samples, mask, noises, rng), front_end, warp=warp))
-    return np.stack(variants).astype(np.float16)
+) -> list[Rendering]:
+    """Return the clip as it is with a faint noise floor, then as it sounds in each scene."""
+    spread = np.repeat(SpeechDetector().push(samples) >= SPEECH_PROBABILITY, FRAME_LENGTH)
+    level = rms(samples[: spread.size][spread]) if spread.any() else rms(samples)
+    renderings = [_heard(samples + noise_floor(samples.size, rng), front_end, 1.0)]
+    return renderings + [_heard(augment(samples, s, noises, level, rng), front_end, s.warp) for s in scenes]
+
+
+def _heard(samples: NDArray[np.float32], front_end: FrontEnd, warp: float) -> Rendering:
+    features = mfcc(samples, front_end, warp=warp).astype(np.float16)
+    return features, speech_frames(samples, len(features))
+
+
+def scenes_of(clip: Clip, n: int, n_noises: int, seed: int) -> list[Scene]:
+    """Return the scenes of a speaker: the same for all clips of one."""
+    person = zlib.crc32((clip.speaker or clip.path.name).encode())
+    return [draw_scene(n_noises, np.random.default_rng((seed, person, variant))) for variant in range(n)]
 
 
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(front_end: FrontEnd, n_variants: int, seed: int, noise_paths: list[Path]) -> None:
+def _start_worker(front_end: FrontEnd, n_scenes: int, seed: int, noise_paths: list[Path]) -> None:
     # nothing here may fail: a pool replaces a worker that does not start, for ever
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker.update(front_end=front_end, n_variants=n_variants, seed=seed, noise_paths=noise_paths)
+    _worker.update(front_end=front_end, n_scenes=n_scenes, seed=seed, noise_paths=noise_paths)
 
 
 def _noises() -> list[NDArray[np.float32]]:
@@ -85,12 +103,12 @@ def _noises() -> list[NDArray[np.float32]]:
     return _worker["noises"]  # type: ignore[no-any-return]
 
 
-def _work(job: tuple[int, Path]) -> tuple[Features, NDArray[np.bool_]]:
-    index, path = job
-    samples = read_clip(path)
-    speech = speech_frames(samples, _worker["front_end"].n_frames(samples.size))
+def _work(job: tuple[int, Clip]) -> list[Rendering]:
+    index, clip = job
+    noises = _noises()
+    scenes = scenes_of(clip, _worker["n_scenes"], len(noises) if clip.emotion else 0, _worker["seed"])
     rng = np.random.default_rng((_worker["seed"], index))
-    return render(samples, speech, _worker["front_end"], _worker["n_variants"], _noises(), rng), speech
+    return render(read_clip(clip.path), scenes, _worker["front_end"], noises, rng)
 
 
 def prepare(
@@ -105,35 +123,36 @@ def prepare(
 ) -> None:
     """Compute the features of every labelled clip of ``corpora`` below ``data`` into the folder ``cache``."""
     everything = read_corpora(data)
+    noises = noise_clips(everything)
     clips = [c for c in everything if c.emotion and c.corpus in corpora]
     if not clips:
         raise SourceError(f"{data} holds no labelled clips of {', '.join(corpora)}; name the folder with --data")
-    noises = [c.path for c in noise_clips(everything)]
+    clips += [c for c in noises if c.corpus in corpora]
     cache.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    features, speech = [], []
-    with multiprocessing.get_context("spawn").Pool(jobs, _start_worker, (front_end, n_variants, seed, noises)) as pool:
-        for done, (f, s) in enumerate(pool.imap(_work, list(enumerate(c.path for c in clips)), chunksize=16), 1):
-            features.append(f)
-            speech.append(s)
-            if done % 250 == 0 or done == len(clips):
-                print(
-                    f"\r{done} of {len(clips)} clips, {time.monotonic() - started:.0f} s",
-                    end="",
-                    file=sys.stderr,
-                )
-    print(file=sys.stderr)
-    np.save(cache / "features.npy", np.concatenate(features, axis=1))
+    features, speech, sizes = [], [], []
+    arguments = (front_end, n_variants - 1, seed, [c.path for c in noises if c.corpus in corpora])
+    with (
+        multiprocessing.get_context("spawn").Pool(jobs, _start_worker, arguments) as pool,
+        Progress("preparing clips", len(clips)) as progress,
+    ):
+        for renderings in pool.imap(_work, list(enumerate(clips)), chunksize=16):
+            features += [f for f, _ in renderings]
+            speech += [s for _, s in renderings]
+            sizes.append([len(f) for f, _ in renderings])
+            progress.advance()
+    np.save(cache / "features.npy", np.concatenate(features))
     np.save(cache / "speech.npy", np.concatenate(speech))
-    np.save(cache / "first.npy", np.cumsum([0, *(s.size for s in speech)]))
+    np.save(cache / "first.npy", _starts(np.array(sizes)))
     rows = [asdict(c) | {"path": str(c.path)} for c in clips]
-    index = {
-        "front_end": msgspec.to_builtins(front_end),
-        "n_variants": n_variants,
-        "seed": seed,
-        "clips": rows,
-    }
+    index = {"front_end": msgspec.to_builtins(front_end), "n_variants": n_variants, "seed": seed, "clips": rows}
     (cache / "index.json").write_text(json.dumps(index))
+
+
+def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each rendering starts, and in the last column where the clip ends, of sizes (clips, variants)."""
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    n_variants = sizes.shape[1]
+    return np.stack([starts[v : v + len(sizes) * n_variants : n_variants] for v in range(n_variants + 1)], axis=1)
 
 
 def load_prepared(cache: Path) -> Prepared:

@@ -17,8 +17,7 @@ class NetworkShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_kernel: int = 5
     kernel: int = 9
     n_blocks: int = 5
-    hidden: int = 64
-    dropout: float = 0.2
+    dropout: float = 0.3
     stride: Literal[4] = 4
 
     @property
@@ -37,22 +36,39 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     fold: int = 0
     seed: int = 0
-    epochs: int = 120
+    epochs: int = 60
     crops_per_epoch: int = 4096
     batch_size: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
     clean_share: float = 0.3
     label_smoothing: float = 0.1
     mixup: float = 0.2
     voice_weight: float = 0.2
-    segment_frames: int = 160
+    segment_frames: int = 64
     step_frames: int = 16
     min_segment_frames: int = 32
+    prior_frames: float = 625.0
+    profile_frames: float = 1875.0
+    history_frames: int = 3750
+    speech_weight: float = 0.2
+    label_weight: float = 0.5
     corpus_shares: dict[str, Annotated[float, Meta(gt=0.0)]] = msgspec.field(
-        default_factory=lambda: {"ravdess_speech": 0.45, "ravdess_song": 0.15, "crema_d": 0.4}
+        default_factory=lambda: {
+            "ravdess_speech": 0.4,
+            "ravdess_song": 0.13,
+            "crema_d": 0.37,
+            "esc50": 0.08,
+            "speechcommands_bg": 0.02,
+        }
     )
     shape: NetworkShape = NetworkShape()
+    licence: str = "CC-BY-NC-SA-4.0"
+
+    @property
+    def n_steps(self) -> int:
+        """Batches of an epoch."""
+        return self.crops_per_epoch // self.batch_size
 
     @property
     def window_frames(self) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from training_process import ROOT
 
 from serstream.errors import SourceError
 from serstream.training.corpora import (
@@ -79,6 +80,22 @@ def test_a_manifest_that_is_no_utf_8_is_refused_and_one_from_a_spreadsheet_read(
         read_corpora(tmp_path)
     (tmp_path / "manifest.csv").write_bytes(text.encode("utf-8-sig"))
     assert read_corpora(tmp_path)[0].path.name == "ä.wav"
+
+
+def test_the_lines_of_the_documentation_make_a_manifest_of_emodb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wav").mkdir()
+    for name in ("03a01Fa", "08b02Wb", "16a05La"):
+        (tmp_path / "wav" / f"{name}.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    clips = read_corpora(tmp_path)
+    assert [(c.path.name, c.speaker, c.sex, c.emotion) for c in clips] == [
+        ("03a01Fa.wav", "emodb-03", "M", "happy"),
+        ("08b02Wb.wav", "emodb-08", "F", "angry"),
+    ]
 
 
 @pytest.mark.parametrize(

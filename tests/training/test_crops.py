@@ -1,5 +1,6 @@
 """Features, renderings and crops: shapes, masks, and the same for the same seed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,16 +12,26 @@ from serstream.errors import ConfigError, SourceError
 from serstream.features import FrontEnd, mfcc
 from serstream.recordings import read_file
 from serstream.resources import packaged
-from serstream.training.augment import augment, mix_noise, noise_floor, rms, room, transmit
-from serstream.training.corpora import EMOTIONS
+from serstream.training.augment import (
+    Scene,
+    augment,
+    change_speed,
+    draw_scene,
+    mix_noise,
+    noise_floor,
+    rms,
+    room,
+    transmit,
+)
+from serstream.training.corpora import Clip
 from serstream.training.crops import CropSampler, Normalisation, normalisation
-from serstream.training.prepare import Prepared, load_prepared, read_clip, speech_frames
+from serstream.training.prepare import Prepared, load_prepared, read_clip, scenes_of, speech_frames
 from serstream.training.recipe import NetworkShape, Recipe
 
 DEMO = soundfile.read(packaged("demo.flac"), dtype="float32", frames=48_000)[0]
-RECIPE = Recipe(
-    batch_size=32, corpus_shares={"ravdess_speech": 1.0}, shape=NetworkShape(channels=8, n_blocks=1, hidden=8)
-)
+TOLD = ("calm", "happy", "sad", "angry", "fearful")
+"""The emotions of the small corpus."""
+RECIPE = Recipe(batch_size=32, corpus_shares={"ravdess_speech": 1.0}, shape=NetworkShape(channels=8, n_blocks=1))
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +51,38 @@ def sampler(prepared: Prepared, scale: Normalisation, recipe: Recipe = RECIPE) -
 def test_the_first_rendering_is_what_the_runtime_hears_with_a_faint_noise_floor(prepared: Prepared) -> None:
     assert prepared.front_end == FrontEnd()
     assert len(prepared.clips) == 40
-    assert prepared.first[0] == 0
-    assert prepared.features.shape == (2, prepared.first[-1], 40)
-    assert prepared.speech.shape == (prepared.first[-1],)
+    assert prepared.n_variants == 2
+    assert prepared.first.shape == (40, 3)
+    assert prepared.first[0, 0] == 0
+    assert prepared.first[1:, 0].tolist() == prepared.first[:-1, 2].tolist()
+    assert prepared.features.shape == (prepared.first[-1, -1], 40)
+    assert prepared.speech.shape == (prepared.first[-1, -1],)
     for i in (0, 17, 39):
         samples = read_clip(prepared.clips[i].path)
-        span = slice(prepared.first[i], prepared.first[i + 1])
-        floor = noise_floor(samples.size, np.random.default_rng((0, i)))
-        expected = mfcc(samples + floor, FrontEnd()).astype(np.float16)
-        assert prepared.features[0, span].tobytes() == expected.tobytes()
+        samples = samples + noise_floor(samples.size, np.random.default_rng((0, i)))
+        span = prepared.span(i, 0)
+        expected = mfcc(samples, FrontEnd()).astype(np.float16)
+        assert prepared.features[span].tobytes() == expected.tobytes()
         assert np.array_equal(prepared.speech[span], speech_frames(samples, len(expected)))
 
 
+def test_all_clips_of_a_speaker_share_the_scenes_of_the_other_renderings(prepared: Prepared) -> None:
+    first, second, other = prepared.clips[0], prepared.clips[1], prepared.clips[-1]
+    assert first.speaker == second.speaker != other.speaker
+    one, same, another = (scenes_of(clip, 3, 5, seed=0) for clip in (first, second, other))
+    assert [as_text(scene) for scene in one] == [as_text(scene) for scene in same]
+    assert [as_text(scene) for scene in one] != [as_text(scene) for scene in another]
+    assert len({as_text(scene) for scene in one}) == 3
+
+
+def as_text(scene: Scene) -> str:
+    return repr([x.tobytes() if isinstance(x, np.ndarray) else x for x in scene])
+
+
 def test_normalisation_makes_the_speech_frames_standard(prepared: Prepared, scale: Normalisation) -> None:
-    x = (prepared.features[:, prepared.speech].astype(np.float32) - scale.mean) / scale.std
-    np.testing.assert_allclose(x.mean(axis=(0, 1)), 0.0, atol=1e-3)
-    np.testing.assert_allclose(x.std(axis=(0, 1)), 1.0, atol=1e-3)
+    x = (prepared.features[prepared.speech].astype(np.float32) - scale.mean) / scale.std
+    np.testing.assert_allclose(x.mean(axis=0), 0.0, atol=1e-3)
+    np.testing.assert_allclose(x.std(axis=0), 1.0, atol=1e-3)
 
 
 def test_normalisation_of_nothing_is_refused_in_a_sentence(prepared: Prepared) -> None:
@@ -68,12 +95,13 @@ def test_a_batch_has_the_shapes_of_the_recipe(prepared: Prepared, scale: Normali
     n, outputs = RECIPE.batch_size, RECIPE.segment_frames // RECIPE.shape.stride
     assert batch.frames.shape == (n, RECIPE.window_frames, 40)
     assert batch.mask.shape == (n, outputs)
-    assert batch.emotion.shape == batch.allowed.shape == (n, len(EMOTIONS))
-    assert batch.voice.shape == (n, 2)
+    assert batch.emotion.shape == batch.allowed.shape == (n, len(TOLD))
+    assert batch.voice.shape == batch.speech.shape == (n, 2)
     assert all(np.isfinite(x).all() for x in batch)
     assert set(np.unique(batch.mask)) <= {0.0, 1.0}
     np.testing.assert_allclose(batch.emotion.sum(axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(batch.voice.sum(axis=1), 1.0, atol=1e-5)
+    assert batch.speech[:, 0].tolist() == [1.0] * n
 
 
 def test_every_crop_pools_at_least_the_least_segment_of_speech(prepared: Prepared, scale: Normalisation) -> None:
@@ -96,7 +124,7 @@ def test_before_the_stream_began_there_is_the_normalised_zero_vector(prepared: P
     """As the runtime's context is at a reset."""
     drawn = sampler(prepared, scale)
     whole = drawn.whole_clips(drawn.usable(np.arange(len(prepared.clips))))
-    lengths = np.diff(prepared.first)
+    lengths = prepared.first[:, 1] - prepared.first[:, 0]
     missing = [int(np.argmax(np.any(frames != 0.0, axis=1))) for frames in whole.frames]
     assert max(missing) > 0
     assert min(missing) >= max(0, RECIPE.window_frames - int(lengths.max()) - RECIPE.window_frames // 2)
@@ -106,40 +134,75 @@ def test_before_the_stream_began_there_is_the_normalised_zero_vector(prepared: P
 
 
 def test_emotions_that_a_corpus_lacks_are_masked_and_have_no_target(prepared: Prepared, scale: Normalisation) -> None:
-    clips = [type(c)(c.path, "crema_d", c.speaker, c.sex, "sad") for c in prepared.clips]
-    as_crema = Prepared(clips, prepared.front_end, prepared.features, prepared.speech, prepared.first)
-    recipe = msgspec.structs.replace(RECIPE, corpus_shares={"crema_d": 1.0})
-    batch = sampler(as_crema, scale, recipe).batch(0, 0)
-    masked = [EMOTIONS.index(e) for e in ("calm", "surprised")]
-    assert not batch.allowed[:, masked].any()
-    assert not batch.emotion[:, masked].any()
-    assert batch.allowed.sum(axis=1).tolist() == [6.0] * RECIPE.batch_size
+    clips = [replace(c, corpus="other") if c.emotion in ("sad", "angry") else c for c in prepared.clips]
+    part = Prepared(clips, prepared.front_end, prepared.features, prepared.speech, prepared.first)
+    drawn = sampler(part, scale, msgspec.structs.replace(RECIPE, corpus_shares={"other": 0.5, "ravdess_speech": 0.5}))
+    assert drawn.emotions == TOLD
+    batch = drawn.batch(0, 0)
+    of_other = batch.allowed[:, TOLD.index("sad")] == 1.0
+    assert 0 < of_other.sum() < RECIPE.batch_size
+    expected = np.array([[e in ("sad", "angry") for e in TOLD]] * int(of_other.sum()), np.float32)
+    assert np.array_equal(batch.allowed[of_other], expected)
+    assert np.array_equal(batch.allowed[~of_other], np.ones((int((~of_other).sum()), 5)) - expected[:1])
+    assert not batch.emotion[batch.allowed == 0.0].any()
 
 
-def test_augmentation_is_the_same_for_the_same_seed_and_keeps_the_length() -> None:
-    speech = np.ones(DEMO.size, bool)
-    noises = [noise_floor(10_000, np.random.default_rng(9), -20.0, -20.0)]
-    a, b, c = (augment(DEMO, speech, noises, np.random.default_rng(seed)) for seed in (1, 1, 2))
+def test_noise_has_neither_emotion_nor_voice_and_is_no_speech(prepared: Prepared, scale: Normalisation) -> None:
+    noise = Clip(Path("n.wav"), "esc50", "", "", "")
+    clips = [noise if c.emotion == "sad" else c for c in prepared.clips]
+    silent = prepared.speech.copy()
+    for i, clip in enumerate(clips):
+        if not clip.emotion:
+            silent[prepared.first[i, 0] : prepared.first[i, -1]] = False
+    part = Prepared(clips, prepared.front_end, prepared.features, silent, prepared.first)
+    drawn = sampler(part, scale, msgspec.structs.replace(RECIPE, corpus_shares={"esc50": 0.5, "ravdess_speech": 0.5}))
+    batch = drawn.batch(0, 0)
+    is_noise = batch.speech[:, 1] == 1.0
+    assert 0 < is_noise.sum() < RECIPE.batch_size
+    assert not batch.emotion[is_noise].any()
+    assert not batch.voice[is_noise].any()
+    np.testing.assert_allclose(batch.emotion[~is_noise].sum(axis=1), 1.0, atol=1e-5)
+    assert batch.speech[~is_noise].tolist() == [[1.0, 0.0]] * int((~is_noise).sum())
+    assert (batch.mask[is_noise].sum(axis=1) * RECIPE.shape.stride >= RECIPE.min_segment_frames).all()
+
+
+def scene(seed: int) -> Scene:
+    return draw_scene(1, np.random.default_rng(seed))
+
+
+def test_a_rendering_is_the_same_for_the_same_seed_and_as_long_as_its_speed_says() -> None:
+    noises = [noise_floor(10_000, np.random.default_rng(9), -20.0)]
+    a, b, c = (augment(DEMO, scene(s), noises, 0.1, np.random.default_rng(s)) for s in (1, 1, 2))
     assert a.dtype == np.float32
-    assert a.shape == DEMO.shape
+    assert a.size == pytest.approx(DEMO.size / scene(1).speed, abs=2)
     assert a.tobytes() == b.tobytes()
-    assert not np.array_equal(a, c)
+    assert a.size != c.size or not np.array_equal(a, c)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_room_and_a_microphone_keep_the_level(seed: int) -> None:
-    out = transmit(DEMO, np.random.default_rng(seed))
+    out = transmit(DEMO, scene(seed))
     assert out.shape == DEMO.shape
     assert rms(out) == pytest.approx(rms(DEMO), rel=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_noise_is_5_to_30_db_below_the_speech_and_the_floor_at_its_level(seed: int) -> None:
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize("snr_db", [5.0, 20.0])
+def test_noise_is_so_far_below_the_speech_and_the_floor_at_its_level(snr_db: float) -> None:
+    rng = np.random.default_rng(0)
     noise = rng.standard_normal(3_000).astype(np.float32)
-    added = mix_noise(np.zeros(20_000, np.float32), 0.1, noise, rng)
-    assert -30.1 <= 20 * np.log10(rms(added) / 0.1) <= -4.9
+    added = mix_noise(np.zeros(20_000, np.float32), 0.1, noise, snr_db, rng)
+    assert 20 * np.log10(rms(added) / 0.1) == pytest.approx(-snr_db, abs=0.1)
     assert -75.1 <= 20 * np.log10(rms(noise_floor(20_000, rng))) <= -49.9
+    assert 20 * np.log10(rms(noise_floor(20_000, rng, -60.0))) == pytest.approx(-60.0, abs=0.1)
+
+
+def test_a_faster_clip_is_shorter_and_higher() -> None:
+    tone = np.sin(2 * np.pi * 400.0 * np.arange(16_000) / 16_000).astype(np.float32)
+    fast = change_speed(tone, 1.05)
+    assert fast.size == pytest.approx(16_000 / 1.05, abs=2)
+    spectrum = np.abs(np.fft.rfft(fast[:15_000]))
+    assert np.argmax(spectrum) * 16_000 / 15_000 == pytest.approx(420.0, abs=1.1)
+    assert change_speed(tone, 1.0) is tone
 
 
 def test_a_room_begins_with_the_direct_sound() -> None:
@@ -150,14 +213,14 @@ def test_a_room_begins_with_the_direct_sound() -> None:
 
 def test_silence_can_be_augmented() -> None:
     silence = np.zeros(8_000, np.float32)
-    out = augment(silence, np.zeros(8_000, bool), [], np.random.default_rng(0))
+    out = augment(silence, scene(0)._replace(noise=None), [], 1e-6, np.random.default_rng(0))
     assert np.isfinite(out).all()
     assert out.any()
 
 
 def test_the_receptive_field_of_the_default_network_is_that_of_the_shipped_model() -> None:
     assert NetworkShape().receptive_field_frames == 181
-    assert Recipe().window_frames == 181 + 160 - 4
+    assert Recipe().window_frames == 181 + 64 - 4
 
 
 def test_features_that_were_not_prepared_are_asked_for(tmp_path: Path) -> None:
@@ -199,7 +262,7 @@ def test_a_corpus_without_a_usable_clip_is_refused_in_a_sentence(
 
 def test_a_clip_with_too_little_speech_is_not_usable(prepared: Prepared, scale: Normalisation) -> None:
     speech = prepared.speech.copy()
-    speech[prepared.first[3] : prepared.first[4]] = False
+    speech[prepared.first[3, 0] : prepared.first[3, -1]] = False
     part = Prepared(prepared.clips, prepared.front_end, prepared.features, speech, prepared.first)
     everything = np.arange(len(prepared.clips))
     usable = sampler(part, scale).usable(everything)

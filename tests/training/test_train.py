@@ -26,7 +26,7 @@ TINY = {
     "epochs": 4,
     "crops_per_epoch": 64,
     "batch_size": 16,
-    "shape": {"channels": 16, "n_blocks": 1, "hidden": 8},
+    "shape": {"channels": 16, "n_blocks": 1},
 }
 
 
@@ -97,8 +97,8 @@ def test_a_run_says_what_it_was_trained_on(runs: Runs) -> None:
     saved = json.loads((runs.whole / "recipe.json").read_text())
     assert saved["fold"] == 1
     assert saved["shape"]["channels"] == 16
-    assert saved["corpus_shares"] == {"ravdess_speech": 0.45}
-    assert "not prepared, so left out: crema_d, ravdess_song" in runs.said[0]
+    assert saved["corpus_shares"] == {"ravdess_speech": 0.4}
+    assert "not prepared, so left out: crema_d, esc50, ravdess_song, speechcommands_bg" in runs.said[0]
 
 
 def test_the_test_speakers_are_in_neither_the_normalisation_nor_the_training(runs: Runs, cache: Path) -> None:
@@ -127,12 +127,14 @@ def test_the_exported_model_is_one_that_the_runtime_runs(model_folder: Path) -> 
     Classifier(model)
 
 
-def float_posterior(network: Any, recipe: Any, m: Any, frames: np.ndarray, speech: np.ndarray) -> np.ndarray:
+def float_posterior(
+    network: Any, recipe: Any, m: Any, frames: np.ndarray, speech: np.ndarray, pooled: np.ndarray
+) -> np.ndarray:
     """Return what the float network says of the segment that ends with the last frame, pooled over its speech."""
     window = np.zeros((1, recipe.window_frames, frames.shape[1]), np.float32)
-    x = ((frames - np.array(m.mean, np.float32)) / np.array(m.std, np.float32))[-recipe.window_frames :]
+    x = m.cepstral_mean().normalise(frames, speech)[-recipe.window_frames :]
     window[0, recipe.window_frames - len(x) :] = x
-    return softmax(np.asarray(network([window, speech[None]])["emotion"], np.float64)[0])
+    return softmax(np.asarray(network([window, pooled[None]])["emotion"], np.float64)[0])
 
 
 def test_int8_and_float_say_nearly_the_same(runs: Runs, model_folder: Path, ravdess: Path) -> None:
@@ -151,7 +153,7 @@ def test_int8_and_float_say_nearly_the_same(runs: Runs, model_folder: Path, ravd
         quantised.append(scores[-1].emotion)
         groups = np.zeros(recipe.segment_frames // recipe.shape.stride, np.float32)
         groups[-min(len(frames), recipe.segment_frames) // recipe.shape.stride :] = 1.0
-        exact.append(float_posterior(network, recipe, model.manifest, frames, groups))
+        exact.append(float_posterior(network, recipe, model.manifest, frames, np.ones(len(frames), bool), groups))
     difference = np.abs(np.array(quantised) - np.array(exact))
     assert difference.max() < 0.1
     assert difference.mean() < 0.02
@@ -178,6 +180,22 @@ def test_parity_compares_what_the_runtime_says_with_what_the_float_network_says(
     assert abs(figures["uar_float"] - figures["uar_int8"]) <= 1 - figures["equal_decisions"] + 1e-3
 
 
+def test_the_full_evaluation_compares_the_float_network_on_the_speakers_left_out(
+    runs: Runs, model_folder: Path, ravdess: Path, tmp_path: Path
+) -> None:
+    from serstream.training.evaluation.counts import read
+
+    arguments = ("--full", "--parts", "clips", "--run", runs.whole, "--out", tmp_path / "tiny.json")
+    train("evaluate", model_folder, "--data", ravdess, *arguments)
+    found = read(tmp_path / "tiny.json")
+    parity = found.parity["ravdess_speech"]
+    assert np.sum(parity.confusion_float) == np.sum(parity.confusion_int8) == 10
+    heard = found.five["ravdess_speech"]["none"].confusion.values()
+    assert parity.confusion_int8 == np.sum(list(heard), axis=0).tolist()
+    assert 0.0 < parity.mean_difference <= parity.largest_difference < 0.1
+    assert parity.equal_decisions >= 8
+
+
 def test_the_float_network_hears_a_clip_as_the_whole_network_hears_its_segments(
     runs: Runs, model_folder: Path, ravdess: Path
 ) -> None:
@@ -196,7 +214,7 @@ def test_the_float_network_hears_a_clip_as_the_whole_network_hears_its_segments(
         heard = (speech[:end].reshape(-1, 4).mean(axis=1) >= 0.5)[-groups.size :]
         groups[groups.size - heard.size :] = heard
         if groups.sum() * 4 >= recipe.min_segment_frames:
-            posterior = float_posterior(network, recipe, manifest, frames[:end], groups)
+            posterior = float_posterior(network, recipe, manifest, frames[:end], speech[:end], groups)
             mean.add(posterior, float(speech[first : first + 16].mean()))
     expected = mean.result()
     assert expected is not None

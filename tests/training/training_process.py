@@ -9,9 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 
-def train(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+def train(*arguments: str | Path, status: int = 0, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """Run ``python -m serstream.training`` to its end, which must be with this status."""
     command = [sys.executable, "-m", "serstream.training", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == status, done.stderr
     return done
