@@ -174,26 +174,27 @@ def test_classifiers_of_one_model_do_not_disturb_each_other(model: Model, classi
 @pytest.mark.parametrize("n_last", [4, 5, 8, 12, 15])
 def test_a_short_last_step_does_not_depend_on_the_frames_that_are_missing(model: Model, n_last: int) -> None:
     """It pools what a whole step would, were the rest of that no speech and the segment not yet full."""
-    frames, speech = random_frames(model, 96), np.ones(96, bool)
-    whole_outputs = n_last // model.manifest.stride * model.manifest.stride
-    speech[80 + whole_outputs :] = False
+    m = model.manifest
+    frames, speech = random_frames(model, m.segment_frames), np.ones(m.segment_frames, bool)
+    last = m.segment_frames - m.step_frames
+    speech[last + n_last // m.stride * m.stride :] = False
     full, short = Classifier(model), Classifier(model)
     expected = run(full, frames, speech)[-1]
-    run(short, frames[:80], speech[:80])
-    got = short.step(frames[80 : 80 + n_last], np.ones(n_last, bool))
+    run(short, frames[:last], speech[:last])
+    got = short.step(frames[last : last + n_last], np.ones(n_last, bool))
     assert as_bytes([got]) == as_bytes([expected])
 
 
 def test_too_little_speech_gives_no_scores(model: Model, classifier: Classifier) -> None:
     m = model.manifest
-    frames, speech = random_frames(model, 10 * m.step_frames), np.zeros(10 * m.step_frames, bool)
+    frames, speech = random_frames(model, m.segment_frames), np.zeros(m.segment_frames, bool)
     speech[: m.min_segment_frames - m.stride] = True
     assert not any(run(classifier, frames, speech))
     speech[m.min_segment_frames - m.stride : m.min_segment_frames] = True
     classifier.reset()
     scores = run(classifier, frames, speech)
     assert [s is not None for s in scores] == [
-        i >= math.ceil(m.min_segment_frames / m.step_frames) - 1 for i in range(10)
+        i >= math.ceil(m.min_segment_frames / m.step_frames) - 1 for i in range(m.segment_frames // m.step_frames)
     ]
 
 

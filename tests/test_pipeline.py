@@ -27,6 +27,10 @@ LIVELY = DecisionConfig(smoothing_s=0.25, enter_threshold=0.3, exit_threshold=0.
 ALL_IS_SPEECH = SpeechConfig(threshold=0.0)
 MODEL = load_model(packaged("models/serstream"))
 DEMO = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
+CREDULOUS, DEAF = (
+    MODEL._replace(manifest=msgspec.structs.replace(MODEL.manifest, speech_threshold=t)) for t in (0.0, 1.0)
+)
+"""The same network, whose own opinion on what is speech never counts, or is always that nothing is."""
 
 
 def pipeline(
@@ -119,7 +123,9 @@ def test_two_pipelines_of_one_model_do_not_disturb_each_other() -> None:
 
 def open_at(sample: int) -> tuple[Pipeline, list[AnyEvent]]:
     p = pipeline(
-        speech=ALL_IS_SPEECH, decision=DecisionConfig(enter_threshold=0.1, exit_threshold=0.0, min_dwell_s=60.0)
+        CREDULOUS,
+        speech=ALL_IS_SPEECH,
+        decision=DecisionConfig(enter_threshold=0.1, exit_threshold=0.0, min_dwell_s=60.0),
     )
     return p, p.push(0, DEMO[:sample])
 
@@ -283,10 +289,22 @@ def test_silence_is_no_speech_and_has_no_posterior() -> None:
 
 
 def test_speech_without_a_label_above_its_threshold_is_uncertain() -> None:
-    events = hear(DEMO[: 3 * RATE], speech=ALL_IS_SPEECH, decision=DecisionConfig(enter_threshold=1.0))
+    rules = DecisionConfig(enter_threshold=1.0)
+    events = hear(DEMO[: 3 * RATE], model=CREDULOUS, speech=ALL_IS_SPEECH, decision=rules)
     # the first utterance begins after 0.3 s, in the second step
     assert states(events) == ["no_speech"] + ["uncertain"] * (len(states(events)) - 1)
     assert not any(isinstance(e, Emotion) for e in events)
+
+
+def test_what_the_network_hears_as_no_speech_has_a_posterior_but_no_emotion() -> None:
+    heard, deaf = hear(DEMO[: 10 * RATE]), hear(DEMO[: 10 * RATE], model=DEAF)
+    assert any(isinstance(e, Emotion) for e in heard)
+    assert not any(isinstance(e, Emotion) for e in deaf)
+    talk = [[e for e in events if isinstance(e, Speech)] for events in (heard, deaf)]
+    assert on_the_wire(talk[0]) == on_the_wire(talk[1])
+    posteriors = [[e for e in events if isinstance(e, Posterior)] for events in (heard, deaf)]
+    assert [e.posterior for e in posteriors[0]] == [e.posterior for e in posteriors[1]]
+    assert {e.state for e in posteriors[1] if e.posterior is not None} == {"no_speech"}
 
 
 def test_the_state_is_the_open_emotion_uncertain_within_an_utterance_and_no_speech_outside() -> None:

@@ -35,7 +35,8 @@ runtime = sys.argv[1]
 model = load_model(packaged("models/serstream"))
 n = model.manifest.step_frames
 samples = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
-frames, speech = mfcc(samples, model.manifest.front_end), SpeechDetector().push(samples) >= 0.5
+frames = mfcc(samples, model.manifest.front_end)
+speech = SpeechDetector().push(samples)[: len(frames)] >= 0.5
 
 classifier = Classifier(model, runtime)
 scores = [classifier.step(frames[i : i + n], speech[i : i + n]) for i in range(0, len(frames), n)]
