@@ -58,14 +58,9 @@ class Heard(NamedTuple):
     voice: NDArray[np.float64] | None
 
 
-def analyze(
-    blocks: Iterable[NDArray[np.float32]], model: Model, config: Config, mean: CepstralMean | None = None
-) -> Heard:
-    """Run the blocks of a recording (float32 at 16 kHz) through a pipeline of their own.
-
-    ``mean`` is what it begins with, and is moved on; None for a new one, as in :class:`Pipeline`.
-    """
-    pipeline = Pipeline(
+def open_pipeline(model: Model, config: Config, mean: CepstralMean | None = None) -> Pipeline:
+    """Return the pipeline of one recording; ``mean`` as in :class:`Pipeline`."""
+    return Pipeline(
         model,
         source="file",
         session="",
@@ -74,6 +69,16 @@ def analyze(
         runtime=config.runtime,
         mean=mean,
     )
+
+
+def analyze(
+    blocks: Iterable[NDArray[np.float32]], model: Model, config: Config, mean: CepstralMean | None = None
+) -> Heard:
+    """Run the blocks of a recording (float32 at 16 kHz) through a pipeline of their own.
+
+    ``mean`` is what it begins with, and is moved on; None for a new one, as in :class:`Pipeline`.
+    """
+    pipeline = open_pipeline(model, config, mean)
     events: list[AnyEvent] = []
     for block in blocks:
         events += pipeline.push(pipeline.next_sample, block)

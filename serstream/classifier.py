@@ -21,13 +21,13 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from serstream.config import SAMPLE_RATE
+from serstream.config import SAMPLE_RATE, Weight
 from serstream.errors import ModelError
 from serstream.events import LABELS
 from serstream.features import FrontEnd
 from serstream.normalisation import CepstralMean
 
-MODEL_SCHEMA: Literal["serstream-model/2"] = "serstream-model/2"
+MODEL_SCHEMA: Literal["serstream-model/3"] = "serstream-model/3"
 POOLING_EPSILON = 1e-5
 """Added to the variance under the square root, in squared units of the trunk's outputs, as in training."""
 
@@ -41,8 +41,10 @@ class Manifest(msgspec.Struct, frozen=True):
     """What a model was made of and for; ``manifest.json`` beside ``model.tflite``.
 
     ``emotions`` are the network's outputs; ``groups`` says which of them make each published label, the rest is
-    ``other``. Segment, step and least segment are in frames; ``context_frames`` is what the trunk sees before a step.
-    ``mean`` and ``std`` normalise each cepstral coefficient, see :meth:`cepstral_mean`.
+    ``other``. Segment, step and least segment are in frames; ``context_frames`` is what the trunk sees before a step,
+    ``evidence_frames`` as in :func:`pooling_weights`.
+    ``mean`` and ``std`` normalise each cepstral coefficient, and ``ordinary`` is the mean of ordinary voices alone, see
+    :meth:`cepstral_mean`.
     """
 
     name: str
@@ -53,10 +55,12 @@ class Manifest(msgspec.Struct, frozen=True):
     segment_frames: Frames
     step_frames: Frames
     min_segment_frames: Frames
+    evidence_frames: Frames
     context_frames: Frames
     stride: Frames
     mean: list[float]
     std: list[float]
+    ordinary: list[float]
     prior_frames: FrameWeight
     profile_frames: FrameWeight
     history_frames: HistoryFrames
@@ -65,11 +69,12 @@ class Manifest(msgspec.Struct, frozen=True):
     speech_threshold: Probability
     enter_threshold: Probability
     exit_threshold: Probability
+    priors: dict[str, Weight]
     corpora: list[str]
     licence: str
     scores: dict[str, Any]
     command: str
-    schema: Literal["serstream-model/2"] = MODEL_SCHEMA
+    schema: Literal["serstream-model/3"] = MODEL_SCHEMA
 
     def __post_init__(self) -> None:
         if not all(s % self.stride == 0 for s in (self.segment_frames, self.step_frames)):
@@ -83,13 +88,15 @@ class Manifest(msgspec.Struct, frozen=True):
             raise ValueError(
                 f"exit_threshold is {self.exit_threshold}; it must be at most enter_threshold {self.enter_threshold}"
             )
+        if unknown := sorted(set(self.priors) - set(LABELS)):
+            raise ValueError(f"priors names {', '.join(unknown)}; allowed are {', '.join(LABELS)}")
         if self.front_end.sample_rate != SAMPLE_RATE:
             raise ValueError(f"sample_rate is {self.front_end.sample_rate}; it must be {SAMPLE_RATE}")
         self._check_vectors()
 
     def _check_vectors(self) -> None:
-        if len(self.mean) != self.front_end.n_mfcc or len(self.std) != self.front_end.n_mfcc:
-            raise ValueError(f"mean and std must each hold n_mfcc {self.front_end.n_mfcc} numbers")
+        if any(len(v) != self.front_end.n_mfcc for v in (self.mean, self.std, self.ordinary)):
+            raise ValueError(f"mean, std and ordinary must each hold n_mfcc {self.front_end.n_mfcc} numbers")
         if min(self.std) <= 0.0:
             raise ValueError(f"std holds {min(self.std)}; every number must be above 0")
         grouped = [emotion for group in self.groups.values() for emotion in group]
@@ -99,15 +106,18 @@ class Manifest(msgspec.Struct, frozen=True):
     def cepstral_mean(self, profile: Sequence[float] | None = None, *, frozen: bool = False) -> CepstralMean:
         """Return what a stream begins with: ``mean`` with the weight ``prior_frames``.
 
-        A ``profile`` (n_mfcc,), the mean of a person's ordinary voice, takes its place with ``profile_frames``.
-        ``frozen`` as in :class:`CepstralMean`.
+        A ``profile`` (n_mfcc,), the mean of a person's ordinary voice, takes its place with ``profile_frames``, moved
+        from ordinary speech to that of all moods, as far as voices move on average. ``frozen`` as in
+        :class:`CepstralMean`.
         """
-        prior, weight = (self.mean, self.prior_frames) if profile is None else (profile, self.profile_frames)
+        prior, weight = np.array(self.mean), self.prior_frames
+        if profile is not None:
+            prior, weight = prior + profile - self.ordinary, self.profile_frames
         return CepstralMean(prior, self.std, prior_frames=weight, history_frames=self.history_frames, frozen=frozen)
 
 
 class Scores(NamedTuple):
-    """Probabilities of one segment: ``emotion`` (n_emotions,) and ``voice`` (2,) each sum to 1, ``speech`` is a number.
+    """Probabilities of one segment: ``emotion`` (n_emotions,) and ``voice`` (2,) each sum to 1, ``speech`` is 0 to 1.
 
     ``speech`` says how likely what the gate let through is speech at all, and not music, an animal or a machine.
     """
@@ -210,6 +220,31 @@ class _Signature:
         return float(scale), int(zero)
 
 
+def pooling_weights(speech: NDArray[np.bool_], stride: int, evidence_frames: int) -> NDArray[np.int64]:
+    """Return how much each output of the trunk counts in pooling.
+
+    An output is of as much use as there was speech in what it saw: at the beginning of an utterance, little.
+
+    Parameters
+    ----------
+    speech : ndarray of shape (evidence_frames + n,)
+        Which frames are speech; the last ``n`` are those of the outputs.
+    stride : int
+        Frames of an output.
+    evidence_frames : int
+        Frames, up to the last of an output, in which speech is counted.
+
+    Returns
+    -------
+    weights : ndarray of shape (n // stride,), int64
+        The number of speech frames, 0 to ``evidence_frames``; 0 where less than half of an output's own are speech.
+    """
+    before = np.concatenate([[0], np.cumsum(speech)])
+    ends = np.arange(evidence_frames + stride, len(before), stride)
+    spoken = 2 * (before[ends] - before[ends - stride]) >= stride
+    return np.asarray(np.where(spoken, before[ends] - before[ends - evidence_frames], 0), np.int64)
+
+
 class Classifier:
     """Turn the frames of one stream into scores, step by step. Called from one thread only.
 
@@ -246,7 +281,8 @@ class Classifier:
         )
         self._window = np.empty((1, window, m.front_end.n_mfcc), np.int8)
         self._activations = np.empty((1, m.segment_frames // m.stride, channels), np.int8)
-        self._speech = np.empty((1, m.segment_frames // m.stride), bool)
+        self._weights = np.empty(m.segment_frames // m.stride, np.int64)
+        self._heard = np.empty(m.evidence_frames, bool)
         # the first run allocates and prepares: it must not be the first step of a stream
         self._trunk.run(frames=np.zeros_like(self._window))
         self._head.run(pooled=np.zeros((1, 2 * channels), np.int8))
@@ -255,7 +291,8 @@ class Classifier:
         """Begin behind a hole: the context is the normalised zero vector, no speech was heard; the mean stays."""
         self._window.fill(self._trunk.scale("frames")[1])
         self._activations.fill(0)
-        self._speech.fill(False)
+        self._weights.fill(0)
+        self._heard.fill(False)
 
     def step(self, frames: NDArray[np.float32], speech: NDArray[np.bool_]) -> Scores | None:
         """Take the frames of a step.
@@ -280,18 +317,20 @@ class Classifier:
             normalised, self._trunk.scale("frames")
         )
         new = self._trunk.run(frames=self._window)["activations"][:, :n_outputs]
-        pooled = speech[: n_outputs * m.stride].reshape(n_outputs, m.stride).sum(axis=1) * 2 >= m.stride
+        heard = np.concatenate([self._heard, speech])
+        weights = pooling_weights(heard, m.stride, m.evidence_frames)
+        self._heard = heard[len(speech) :]
         self._activations = np.concatenate([self._activations[:, n_outputs:], new], axis=1)
-        self._speech = np.concatenate([self._speech[:, n_outputs:], pooled[None]], axis=1)
-        if np.count_nonzero(self._speech) * m.stride < m.min_segment_frames:
+        self._weights = np.concatenate([self._weights[n_outputs:], weights])
+        if np.count_nonzero(self._weights) * m.stride < m.min_segment_frames:
             return None
         return self._score(_quantise(self._pool(), self._head.scale("pooled")))
 
     def _pool(self) -> NDArray[np.float64]:
-        """Return mean and deviation of the activations over speech, (1, 2 channels), from exact integer sums."""
+        """Return weighted mean and deviation of the activations, (1, 2 channels), from exact integer sums."""
         scale, zero = self._trunk.scale("activations")
-        x = self._activations[self._speech].astype(np.int64)
-        total, squares, n = x.sum(axis=0), (x * x).sum(axis=0), len(x)
+        x, weights = self._activations[0].astype(np.int64), self._weights
+        total, squares, n = weights @ x, weights @ (x * x), int(weights.sum())
         mean = (total / n - zero) * scale
         variance = (n * squares - total * total) / (n * n) * scale**2
         return np.concatenate([mean, np.sqrt(variance + POOLING_EPSILON)])[None]

@@ -211,7 +211,6 @@ def analyze(args: argparse.Namespace) -> int:
 
 def enroll(args: argparse.Namespace) -> int:
     """Make the profile of a voice, and say where it is and how it is used."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is given back, as after Ctrl-C
     config = load(args.config)[0]
     from serstream import enroll as enrolling
     from serstream import profiles

@@ -93,8 +93,9 @@ class SpeechConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DecisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From posteriors to a state.
 
-    ``enter_threshold`` and ``exit_threshold`` are None for those of the model's manifest. ``priors`` multiplies the
-    posterior by a weight per label before it is renormalised, for a place where some moods are rare.
+    ``enter_threshold``, ``exit_threshold`` and ``priors`` are None for those of the model's manifest. ``priors``
+    multiplies the posterior by a weight per label before a state is decided, for a place where some moods are rare; the
+    posterior that is published stays the network's.
     """
 
     smoothing_s: Annotated[float, Meta(ge=0.0, le=30.0)] = 0.5
@@ -102,7 +103,7 @@ class DecisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exit_threshold: Probability | None = None
     min_dwell_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 1.0
     update_s: Annotated[float, Meta(ge=0.25, le=60.0)] = 1.0
-    priors: dict[str, Weight] = {}
+    priors: dict[str, Weight] | None = None
 
 
 class TransportConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -196,7 +197,7 @@ def _check(config: Config, name: str) -> None:
 
 
 def _check_decision(config: Config, name: str) -> None:
-    if unknown := sorted(set(config.decision.priors) - set(LABELS)):
+    if unknown := sorted(set(config.decision.priors or {}) - set(LABELS)):
         raise ConfigError(f"{name}: decision.priors names {', '.join(unknown)}; allowed are {', '.join(LABELS)}")
     enter, leave = config.decision.enter_threshold, config.decision.exit_threshold
     if enter is not None and leave is not None and leave > enter:
@@ -271,6 +272,8 @@ def _type_at(data: Any, keys: list[str]) -> Any:
     """Return msgspec's description of the type at a path, following the source's ``kind`` through the union."""
     node: Any = msgspec.inspect.type_info(Config)
     for depth, k in enumerate(keys):
+        if isinstance(node, msgspec.inspect.UnionType):  # a mapping or null
+            node = next((t for t in node.types if isinstance(t, msgspec.inspect.DictType)), node)
         if isinstance(node, msgspec.inspect.StructType):
             node = next((f.type for f in node.fields if f.encode_name == k), None)
         elif isinstance(node, msgspec.inspect.DictType):

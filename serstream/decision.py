@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
 from serstream.events import LABELS, Label
 
+BELIEF_STEPS = 16
 Vector = NDArray[np.float64]
 OTHER_IS_UNCERTAIN = 0.5
 """Above this smoothed mass of emotions outside the labels, no label holds."""
@@ -89,6 +90,22 @@ class PosteriorMean:
             return None
         mean = np.exp(self._sum / self._weight)
         return np.asarray(mean / mean.sum())
+
+
+class SpeechBelief:
+    """Mean probability, over the steps of an utterance, that it is speech; what is long ago fades.
+
+    A single step is easily mistaken: a door is speech for a moment, but not for long.
+    """
+
+    def __init__(self) -> None:
+        self._mean, self._count = 0.0, 0
+
+    def add(self, probability: float) -> float:
+        """Add a step, and return the mean (0..1), in which the latest of 16 steps or more weighs a sixteenth."""
+        self._count = min(self._count + 1, BELIEF_STEPS)
+        self._mean += (probability - self._mean) / self._count
+        return self._mean
 
 
 class EmotionChange(NamedTuple):

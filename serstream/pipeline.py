@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from serstream.classifier import Classifier, Manifest, Model, Scores
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
-from serstream.decision import Decision, EmotionChange, PosteriorMean, UtteranceChange, Utterances
+from serstream.decision import Decision, EmotionChange, PosteriorMean, SpeechBelief, UtteranceChange, Utterances
 from serstream.errors import ConfigError, ModelError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, State
 from serstream.features import StreamingMfcc
@@ -72,7 +72,7 @@ class Pipeline:
         self.configure(decision or DecisionConfig())
         self.recording = PosteriorMean()
         self.recording_voice = PosteriorMean()
-        self._utterance = PosteriorMean()
+        self._utterance, self._belief = PosteriorMean(), SpeechBelief()
         self.next_sample = 0
         self._restart(0)
 
@@ -80,7 +80,8 @@ class Pipeline:
         """Change the rules of decision from the next step on; raises :class:`ConfigError` like :func:`thresholds`."""
         enter, leave = thresholds(self.manifest, decision)
         self._decision.configure(decision, enter=enter, leave=leave)
-        self._priors = np.array([decision.priors.get(label, 1.0) for label in LABELS])
+        priors = self.manifest.priors if decision.priors is None else decision.priors
+        self._priors = np.array([priors.get(label, 1.0) for label in LABELS])
 
     def _restart(self, sample: int) -> None:
         """Begin a stretch without holes at an absolute sample index."""
@@ -151,7 +152,7 @@ class Pipeline:
     def _on_utterance(self, change: UtteranceChange) -> list[AnyEvent]:
         start_s = _seconds(change.start)
         if change.phase == "start":
-            self._utterance = PosteriorMean()
+            self._utterance, self._belief = PosteriorMean(), SpeechBelief()
             return [Speech(**self._now(), phase="start", start_s=start_s)]
         assert change.end is not None
         mean = self._utterance.result()
@@ -169,15 +170,15 @@ class Pipeline:
         return [*self._emotions(self._decision.close(self.next_sample)), end]
 
     def _on_scores(self, scores: Scores | None, share: float, level_dbfs: float) -> list[AnyEvent]:
-        posterior, other, changes = None, None, []
+        posterior, other, changes, is_speech = None, None, [], self._utterances.open
         if scores is not None:
             posterior, other = self.collapse(scores.emotion)
             self.recording.add(scores.emotion, share)
             self.recording_voice.add(scores.voice, share)
             if self._utterances.open:
                 self._utterance.add(scores.emotion, share)
-                changes = self._decide(scores, posterior, other)
-        is_speech = self._utterances.open and (scores is None or scores.speech >= self.manifest.speech_threshold)
+                is_speech = self._belief.add(scores.speech) >= self.manifest.speech_threshold
+                changes = self._decide(posterior, other) if is_speech else self._decision.close(self.next_sample)
         state: State = self._decision.label or ("uncertain" if is_speech else "no_speech")
         event = Posterior(
             **self._now(),
@@ -190,11 +191,9 @@ class Pipeline:
         )
         return [event, *self._emotions(changes)]
 
-    def _decide(self, scores: Scores, posterior: NDArray[np.float64], other: float) -> list[EmotionChange]:
-        """Let a step decide, unless the network hears that it is no speech: that ends what is open."""
-        if scores.speech < self.manifest.speech_threshold:
-            return self._decision.close(self.next_sample)
-        return self._decision.step(posterior, other, self.next_sample)
+    def _decide(self, posterior: NDArray[np.float64], other: float) -> list[EmotionChange]:
+        weighted = posterior * self._priors
+        return self._decision.step(weighted / weighted.sum(), other, self.next_sample)
 
     def _close(self) -> list[AnyEvent]:
         change = self._utterances.close()
@@ -220,11 +219,9 @@ class Pipeline:
         return {**self._ids, "sample": self.next_sample, "stream_s": _seconds(self.next_sample)}
 
     def collapse(self, emotion: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        """Return the posterior of the five labels, weighted by the priors, summing to 1, and the mass of the rest."""
+        """Return the posterior of the five labels, summing to 1, and the mass of the other emotions."""
         labels = self._groups @ emotion
-        other = max(0.0, 1.0 - float(labels.sum()))
-        weighted = labels * self._priors
-        return weighted / weighted.sum(), other
+        return labels / labels.sum(), max(0.0, 1.0 - float(labels.sum()))
 
 
 def check_hop(manifest: Manifest) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from serstream.classifier import Classifier, Manifest, Model, Scores, interpreter, load_model, softmax
+from serstream.classifier import Classifier, Manifest, Model, Scores, interpreter, load_model, pooling_weights, softmax
 from serstream.errors import ModelError
 from serstream.events import LABELS
 from serstream.features import FrontEnd
@@ -103,7 +103,9 @@ class Recomputed:
         is_speech = speech[first:].reshape(-1, m.stride).mean(axis=1) >= 0.5
         if is_speech.sum() * m.stride < m.min_segment_frames:
             return None
-        x = self.real("activations", self.activations(frames, speech, first))[is_speech]
+        ends = np.arange(first, len(frames), m.stride)[is_speech] + m.stride
+        times = [int(speech[max(0, end - m.evidence_frames) : end].sum()) for end in ends]
+        x = np.repeat(self.real("activations", self.activations(frames, speech, first))[is_speech], times, axis=0)
         pooled = np.concatenate([x.mean(axis=0), np.sqrt(x.var(axis=0) + 1e-5)])
         out = self.head(pooled=self.quantise("pooled", pooled)[None])
         emotion, voice, speech = (self.real(name, out[name][0]) for name in ("emotion", "voice", "speech"))
@@ -118,6 +120,12 @@ def test_streamed_equals_recomputed_from_segment_and_context(model: Model, class
     assert as_bytes(streamed) == as_bytes(recomputed)
     assert streamed[0] is None
     assert streamed[-1] is not None
+
+
+def test_an_output_weighs_as_much_as_there_was_speech_in_what_it_saw() -> None:
+    speech = np.array([0, 0, 1, 0, *[1, 1, 0, 1], *[0, 1, 0, 0], *[1, 0, 1, 0], *[1, 1]], bool)
+    assert pooling_weights(speech, stride=4, evidence_frames=4).tolist() == [3, 0, 2]
+    assert pooling_weights(speech, stride=2, evidence_frames=8).tolist() == [5, 0, 3, 3, 4]
 
 
 def test_the_trunk_gives_the_same_bytes_wherever_its_window_begins(model: Model) -> None:
@@ -152,7 +160,7 @@ def test_the_mean_moves_with_the_speech_of_the_stream(model: Model, classifier: 
 def test_a_profile_is_what_the_stream_is_measured_against(model: Model) -> None:
     m, speech = model.manifest, random_speech(96)
     frames, offset = random_frames(model, 96), np.float32(4.0)
-    shifted = m.cepstral_mean([x + 4.0 for x in m.mean], frozen=True)
+    shifted = m.cepstral_mean([x + 4.0 for x in m.ordinary], frozen=True)
     plain = run(Classifier(model, mean=m.cepstral_mean(frozen=True)), frames, speech)
     again = run(Classifier(model, mean=shifted), frames + offset, speech)
     assert plain[-1] is not None
@@ -305,7 +313,7 @@ def test_a_folder_in_place_of_a_file_is_named(folder: Path) -> None:
 def test_a_damaged_manifest_is_refused(folder: Path, text: bytes) -> None:
     (folder / "manifest.json").write_bytes(text)
     with pytest.raises(
-        ModelError, match=r"manifest\.json is not a manifest of serstream-model/2: .*; export the model"
+        ModelError, match=r"manifest\.json is not a manifest of serstream-model/3: .*; export the model"
     ):
         load_model(folder)
 
@@ -317,7 +325,11 @@ def test_a_damaged_manifest_is_refused(folder: Path, text: bytes) -> None:
         ({"sha256": 5}, "sha256"),
         ({"stride": 0}, "stride"),
         ({"stride": 3}, "segment_frames and step_frames must be multiples of stride 3"),
-        ({"min_segment_frames": 68}, "min_segment_frames is 68; it must be at most segment_frames 64"),
+        ({"min_segment_frames": 164}, "min_segment_frames is 164; it must be at most segment_frames 160"),
+        (
+            {"priors": {"bored": 2.0}},
+            "priors names bored; allowed are calm, happy, sad, angry, fearful",
+        ),
         (
             {"enter_threshold": 0.3, "exit_threshold": 0.4},
             "exit_threshold is 0.4; it must be at most enter_threshold 0.3",
@@ -327,7 +339,7 @@ def test_a_damaged_manifest_is_refused(folder: Path, text: bytes) -> None:
         ({"profile_frames": -1.0}, "profile_frames"),
         ({"history_frames": 3751}, "history_frames"),
         ({"history_frames": 0}, "history_frames"),
-        ({"mean": [0.0] * 39}, "mean and std must each hold n_mfcc 40 numbers"),
+        ({"mean": [0.0] * 39}, "mean, std and ordinary must each hold n_mfcc 40 numbers"),
         ({"std": [1.0] * 39 + [0.0]}, "std holds 0.0; every number must be above 0"),
         ({"groups": {"calm": ["calm"]}}, "groups must make the labels calm, happy, sad, angry, fearful"),
         ({"emotions": ["calm", "happy", "sad", "angry"]}, "groups must make the labels"),
@@ -391,7 +403,7 @@ def test_a_network_that_the_runtime_refuses_is_refused(folder: Path, damage: Cal
             r"signature head .*'emotion': \(1, 8\).* needs .*'emotion': \(1, 6\)",
         ),
         (
-            {"front_end": {"n_mfcc": 13}, "mean": [0.0] * 13, "std": [1.0] * 13},
+            {"front_end": {"n_mfcc": 13}, "mean": [0.0] * 13, "std": [1.0] * 13, "ordinary": [0.0] * 13},
             "signature trunk .* needs .*193, 13",
         ),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from serstream.config import DecisionConfig, SpeechConfig
-from serstream.decision import Decision, EmotionChange, PosteriorMean, UtteranceChange, Utterances
+from serstream.decision import Decision, EmotionChange, PosteriorMean, SpeechBelief, UtteranceChange, Utterances
 from serstream.events import LABELS
 
 RATE = 16_000
@@ -275,3 +275,11 @@ def test_a_probability_of_zero_does_not_break_the_mean() -> None:
     assert result is not None
     assert np.all(np.isfinite(result))
     assert result[0] > 0.999
+
+
+def test_belief_in_speech_is_the_mean_of_an_utterance_and_long_ago_fades() -> None:
+    belief = SpeechBelief()
+    assert [belief.add(p) for p in (1.0, 0.0, 0.5)] == pytest.approx([1.0, 0.5, 0.5])
+    for _ in range(16):
+        late = belief.add(1.0)
+    assert late == pytest.approx(1.0 - 1.5 / 16 * (15 / 16) ** 3)

@@ -42,6 +42,7 @@ ROWS: list[dict[str, set[str]]] = [
     # offline: on top of the runtime, which never imports it
     {"training.corpora": set(), "training.augment": {"numpy", "soxr"}, "training.progress": {"rich"}},
     {"training.recipe": {"msgspec"}, "training.prepare": {"msgspec", "numpy"}},
+    {"training.scaling": {"numpy"}},
     {"training.histories": {"numpy"}},
     {"training.crops": {"numpy"}, "training.network": {"keras"}, "training.score": {"numpy"}},
     {"training.fit": {"keras", "msgspec", "numpy", "tensorflow"}, "training.evaluate": {"msgspec"}},
@@ -74,7 +75,7 @@ ROWS: list[dict[str, set[str]]] = [
     {
         "training.evaluation.clips": {"msgspec", "numpy"},
         "training.evaluation.streams": {"msgspec", "numpy"},
-        "training.evaluation.quantisation": {"msgspec", "numpy"},
+        "training.evaluation.quantisation": {"msgspec"},
         "training.evaluation.bars": set(),
     },
     {"training.evaluation.run": {"msgspec"}, "training.evaluation.plots": {"matplotlib", "numpy"}},

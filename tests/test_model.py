@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from serstream.classifier import load_model
+from serstream.events import LABELS
 from serstream.resources import packaged
 from serstream.training.card import table
 from serstream.training.evaluate import score
@@ -32,12 +33,30 @@ def test_the_shipped_model_hears_a_corpus_that_it_never_trained_on(corpus: Path)
     assert figures["uar"] >= 0.32
 
 
-@pytest.mark.parametrize("document", ["README.md", "models/README.md"])
-def test_the_scores_in_the_documents_are_those_of_the_manifest(document: str) -> None:
+@pytest.mark.corpus
+def test_the_open_model_hears_a_corpus_that_it_never_trained_on(corpus: Path) -> None:
+    figures = score(packaged("models/open"), corpus, corpus="ravdess_speech", fold=1)
+    assert figures["clips"] == 200
+    assert figures["uar"] >= 0.32
+
+
+def test_the_open_model_comes_from_what_may_be_used_commercially() -> None:
+    manifest = load_model(packaged("models/open")).manifest
+    assert manifest.corpora == ["crema_d", "speechcommands_bg"]
+    assert manifest.licence == "ODbL-1.0"
+    assert tuple(manifest.groups) == LABELS
+    assert manifest.groups["calm"] == ["neutral"]
+
+
+@pytest.mark.parametrize(
+    ("model", "document"),
+    [("serstream", "README.md"), ("serstream", "models/README.md"), ("open", "models/open/README.md")],
+)
+def test_the_scores_in_the_documents_are_those_of_the_manifest(model: str, document: str) -> None:
     text = (Path(__file__).parent.parent / document).read_text(encoding="utf-8")
-    expected = table(load_model(packaged("models/serstream")).manifest)
+    expected = table(load_model(packaged(f"models/{model}")).manifest)
     assert f"<!-- scores -->\n{expected}<!-- /scores -->" in text, (
-        "python -m serstream.training card models/serstream README.md models/README.md"
+        f"python -m serstream.training card models/{model} {document}"
     )
 
 

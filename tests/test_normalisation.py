@@ -168,9 +168,10 @@ def test_a_profile_takes_the_place_of_the_models_mean_with_a_weight_of_its_own(f
     manifest = load_model(packaged("models/serstream")).manifest
     n = manifest.front_end.n_mfcc
     profile = [1.0] * n
+    moved = 1.0 + np.array(manifest.mean) - manifest.ordinary
     for mean, prior, weight in (
         (manifest.cepstral_mean(frozen=frozen), manifest.mean, manifest.prior_frames),
-        (manifest.cepstral_mean(profile, frozen=frozen), profile, manifest.profile_frames),
+        (manifest.cepstral_mean(profile, frozen=frozen), moved, manifest.profile_frames),
     ):
         mean.normalise(np.full((100, n), 5.0, np.float32), np.ones(100, bool))
         got = -mean.normalise(np.zeros((1, n), np.float32), np.zeros(1, bool))[0] * manifest.std

@@ -414,25 +414,34 @@ def test_the_demo_keeps_the_order_and_the_ranges() -> None:
         check_ranges(event)
 
 
-def posteriors(priors: dict[str, float]) -> np.ndarray:
-    events = hear(DEMO[: 4 * RATE], speech=ALL_IS_SPEECH, decision=DecisionConfig(priors=priors))
-    found = [e.posterior for e in events if isinstance(e, Posterior) and e.posterior is not None]
-    return np.array([[p[label] for label in LABELS] for p in found])
+def hear_with(priors: dict[str, float] | None, model: Model = CREDULOUS) -> list[AnyEvent]:
+    return hear(DEMO, model=model, decision=msgspec.structs.replace(LIVELY, priors=priors))
 
 
-def test_priors_weight_the_labels_and_the_posterior_still_sums_to_one() -> None:
-    plain = posteriors({})
-    weighted = plain * [1.0, 1.0, 5.0, 0.5, 1.0]
-    expected = weighted / weighted.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(posteriors({"sad": 5.0, "angry": 0.5}), expected, atol=3e-4)
+def counted_states(events: list[AnyEvent]) -> Counter[str]:
+    return Counter(e.state for e in events if isinstance(e, Posterior))
+
+
+def test_priors_move_decisions_and_leave_the_posterior_as_it_is() -> None:
+    plain, weighted = hear_with({}), hear_with({"sad": 100.0})
+    assert counted_states(weighted)["sad"] > 2 * counted_states(plain)["sad"]
+    assert all(counted_states(weighted)[label] <= counted_states(plain)[label] for label in LABELS if label != "sad")
+    posteriors = ([e.posterior for e in events if isinstance(e, Posterior)] for events in (plain, weighted))
+    assert next(posteriors) == next(posteriors)
 
 
 def test_equal_priors_change_nothing() -> None:
-    assert np.array_equal(posteriors(dict.fromkeys(LABELS, 3.0)), posteriors({}))
+    assert on_the_wire(hear_with(dict.fromkeys(LABELS, 3.0))) == on_the_wire(hear_with({}))
+
+
+def test_priors_are_those_of_the_model_unless_they_are_given() -> None:
+    sad = CREDULOUS._replace(manifest=msgspec.structs.replace(CREDULOUS.manifest, priors={"sad": 100.0}))
+    assert on_the_wire(hear_with(None, sad)) == on_the_wire(hear_with({"sad": 100.0}))
+    assert on_the_wire(hear_with({}, sad)) == on_the_wire(hear_with({}))
 
 
 def test_new_rules_hold_from_the_next_step_on() -> None:
-    p = pipeline(speech=ALL_IS_SPEECH, decision=DecisionConfig(enter_threshold=1.0))
+    p = pipeline(CREDULOUS, speech=ALL_IS_SPEECH, decision=DecisionConfig(enter_threshold=1.0))
     p.push(0, DEMO[: 2 * RATE])
     p.configure(DecisionConfig(enter_threshold=0.0, exit_threshold=0.0))
     events = p.push(2 * RATE, DEMO[2 * RATE : 2 * RATE + 4_096])

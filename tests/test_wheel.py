@@ -24,6 +24,9 @@ CARRIED = {
     "serstream/data/models/serstream/manifest.json",
     "serstream/data/models/serstream/model.tflite",
     "serstream/data/models/LICENSE",
+    "serstream/data/models/open/manifest.json",
+    "serstream/data/models/open/model.tflite",
+    "serstream/data/models/open/LICENSE",
 }
 
 
@@ -85,13 +88,14 @@ def test_the_shipped_configuration_model_and_unit_are_those_of_the_checkout(whee
             assert archive.read(packed) == (ROOT / original).read_bytes(), original
 
 
-def test_the_wheel_names_both_licences(wheel: Path) -> None:
+def test_the_wheel_names_every_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         text = archive.read(metadata).decode()
-    assert "License-Expression: Apache-2.0 AND CC-BY-NC-SA-4.0" in text
+    assert "License-Expression: Apache-2.0 AND CC-BY-NC-SA-4.0 AND ODbL-1.0" in text
     assert "License-File: LICENSE" in text
     assert "License-File: models/LICENSE" in text
+    assert "License-File: models/open/LICENSE" in text
 
 
 def test_the_installed_package_is_that_of_the_wheel(bin_folder: Path, tmp_path: Path) -> None:

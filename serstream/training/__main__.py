@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     e.add_argument("run", type=Path)
     e.add_argument("folder", type=Path, help="folder of the model, for example models/serstream")
     e.add_argument("--data", type=Path, help="recordings to calibrate on: the run's validation speakers")
-    e.add_argument("--calibration", type=Path, help="model folder whose calibration is taken over instead")
+    e.add_argument(
+        "--calibration", type=Path, nargs="+", default=[], help="model folders whose median calibration is taken over"
+    )
     v = commands.add_parser("evaluate", help="score a model through the runtime's own pipeline")
     v.add_argument("folder", type=Path, help="folder of the model")
     v.add_argument("--record", type=Path, metavar="MODEL", help="keep the figures in the manifest of this model folder")
@@ -144,9 +146,8 @@ def _add_reproduce(r: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    needed = ("tensorflow", "keras", "librosa", "matplotlib", "opensmile", "sklearn")
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"reproduce needs {', '.join(missing)}; pip install 'serstream[train,reproduce]'")
+    modules = ("tensorflow", "keras", "librosa", "matplotlib", "opensmile", "sklearn")
+    _need("reproduce", *modules, extras="train,reproduce")
     from serstream.training.reproduction.command import reproduce
 
     reproduce(
@@ -171,55 +172,67 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         raise ConfigError(f"recipe {args.recipe} cannot be used: {error}; see serstream/training/recipe.py") from error
 
 
-def _run(args: argparse.Namespace) -> None:
-    if args.command == "reproduce":
-        _reproduce(args)
-        return
+def _prepare(args: argparse.Namespace) -> None:
     from serstream.features import FrontEnd
-    from serstream.training import prepare
+    from serstream.training.prepare import prepare
 
-    if args.command == "prepare":
-        names = tuple(args.corpora.split(","))
-        prepare.prepare(
-            args.data,
-            args.cache,
-            front_end=FrontEnd(),
-            n_variants=args.variants,
-            seed=args.seed,
-            jobs=args.jobs,
-            corpora=names,
-        )
-    elif args.command == "train":
-        prepared, recipe = prepare.load_prepared(args.cache), _recipe(args)
-        from serstream.training.fit import fit, single_thread
+    prepare(
+        args.data,
+        args.cache,
+        front_end=FrontEnd(),
+        n_variants=args.variants,
+        seed=args.seed,
+        jobs=args.jobs,
+        corpora=tuple(args.corpora.split(",")),
+    )
 
-        single_thread()
-        fit(prepared, recipe, args.run)
-    elif args.command == "export":
-        from serstream.training.calibrate import export_calibrated
 
-        export_calibrated(
-            args.run, prepare.load_prepared(args.cache), args.folder, data=args.data, other=args.calibration
-        )
-    elif args.command == "parity":
-        from serstream.training.parity import parity
+def _train(args: argparse.Namespace) -> None:
+    from serstream.training.prepare import load_prepared
 
-        parity(args.run, args.folder, args.data, corpus=args.corpus, fold=args.fold, as_json=args.json)
-    elif args.command == "card":
-        from serstream.training.card import write
+    prepared, recipe = load_prepared(args.cache), _recipe(args)
+    from serstream.training.fit import fit, single_thread  # which takes seconds: what is wrong was said before
 
-        write(args.folder, args.documents)
-    elif args.command == "report":
-        _report(args)
-    else:
-        _evaluate(args)
+    single_thread()
+    fit(prepared, recipe, args.run)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from serstream.training.calibrate import export_calibrated
+    from serstream.training.prepare import load_prepared
+
+    export_calibrated(args.run, load_prepared(args.cache), args.folder, data=args.data, others=args.calibration)
+
+
+def _parity(args: argparse.Namespace) -> None:
+    from serstream.training.parity import parity
+
+    parity(args.run, args.folder, args.data, corpus=args.corpus, fold=args.fold, as_json=args.json)
+
+
+def _card(args: argparse.Namespace) -> None:
+    from serstream.training.card import write
+
+    write(args.folder, args.documents)
+
+
+RUN = {
+    "prepare": _prepare,
+    "train": _train,
+    "export": _export,
+    "evaluate": _evaluate,
+    "parity": _parity,
+    "card": _card,
+    "reproduce": _reproduce,
+    "report": _report,
+}
 
 
 def main() -> int:
     """Run one command; errors that a user can cause are one sentence."""
     args = _parser().parse_args()
     try:
-        _run(args)
+        RUN[args.command](args)
         sys.stdout.flush()
     except SerstreamError as error:
         print(f"serstream.training: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ from serstream.config import SAMPLE_RATE
 
 Samples = NDArray[np.float32]
 WARPS = tuple(float(w) for w in np.round(np.linspace(0.92, 1.08, 9), 3))
+FLOOR_DBFS = (-75.0, -50.0)
 N_KNOTS = 7
 """Points at which the gain of a random microphone is drawn, evenly spaced over the square root of frequency."""
 
@@ -37,14 +38,14 @@ class Scene(NamedTuple):
 def draw_scene(n_noises: int, rng: np.random.Generator) -> Scene:
     """Return a random scene; with ``n_noises`` noise recordings to choose from."""
     return Scene(
-        speed=float(np.round(rng.uniform(0.93, 1.07), 2)),
+        speed=float(np.round(rng.uniform(0.9, 1.1), 2)),
         warp=WARPS[rng.integers(len(WARPS))],
         equaliser_db=rng.normal(0.0, 4.0, N_KNOTS),
         room=room(rng) if rng.random() < 0.3 else np.empty(0, np.float32),
         gain_db=float(rng.uniform(-12.0, 12.0)),
-        noise=int(rng.integers(n_noises)) if n_noises and rng.random() < 0.5 else None,
+        noise=int(rng.integers(n_noises)) if n_noises and rng.random() < 0.6 else None,
         snr_db=float(rng.uniform(5.0, 30.0)),
-        floor_dbfs=float(rng.uniform(-75.0, -50.0)),
+        floor_dbfs=float(rng.uniform(*FLOOR_DBFS)),
     )
 
 
@@ -57,14 +58,18 @@ def _fast_length(n_samples: int) -> int:
     return 1 << max(4, (n_samples - 1).bit_length())
 
 
-def noise_floor(n_samples: int, rng: np.random.Generator, dbfs: float | None = None) -> Samples:
+def floor_below(speech_rms: float, dbfs: float) -> float:
+    """Return the level of a noise floor, in dBFS: 25 dB below the speech where ``dbfs`` would hide a quiet voice."""
+    return max(FLOOR_DBFS[0], min(dbfs, 20.0 * float(np.log10(speech_rms)) - 25.0))
+
+
+def noise_floor(n_samples: int, rng: np.random.Generator, dbfs: float) -> Samples:
     """Return faint noise with a random spectral tilt, so that digital silence does not betray a corpus."""
     length = _fast_length(n_samples)
     spectrum = np.fft.rfft(rng.standard_normal(length, np.float32))
     spectrum *= (np.arange(spectrum.size, dtype=np.float32) + 8.0) ** np.float32(-rng.uniform(0.0, 0.8))
     noise = np.fft.irfft(spectrum, length)[:n_samples].astype(np.float32)
-    level = rng.uniform(-75.0, -50.0) if dbfs is None else dbfs
-    return noise * np.float32(10 ** (level / 20) / rms(noise))
+    return noise * np.float32(10 ** (dbfs / 20) / rms(noise))
 
 
 def room(rng: np.random.Generator) -> Samples:
@@ -123,4 +128,5 @@ def augment(samples: Samples, scene: Scene, noises: list[Samples], level: float,
     out = transmit(change_speed(samples, scene.speed), scene)
     if scene.noise is not None:
         out = mix_noise(out, level, noises[scene.noise], scene.snr_db, rng)
-    return out * np.float32(10 ** (scene.gain_db / 20)) + noise_floor(out.size, rng, scene.floor_dbfs)
+    gain = 10 ** (scene.gain_db / 20)
+    return out * np.float32(gain) + noise_floor(out.size, rng, floor_below(level * gain, scene.floor_dbfs))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.classifier import Manifest, load_model, softmax, write_manifest
+from serstream.analysis import analyze
+from serstream.classifier import Manifest, Model, load_model, softmax, write_manifest
+from serstream.config import Config, DecisionConfig
 from serstream.errors import ConfigError
 from serstream.events import LABELS
-from serstream.training.corpora import Clip, group_of, read_corpora
+from serstream.recordings import read_file
+from serstream.training.corpora import Clip, group_of, read_aloud, read_corpora
 from serstream.training.export import export, load_recipe
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe, split
@@ -22,19 +28,23 @@ from serstream.training.score import Scored, five_classes, hear
 TEMPERATURES = np.round(np.geomspace(0.25, 4.0, 81), 4)
 UNCERTAIN_SHARE = 0.2
 """Share of validation clips whose posterior stays below the threshold for entering a label."""
+CALM_WEIGHTS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+MOVED_SHARE = 0.15
+"""Share of read speech that may be called anything but calm: corpora of acted moods make a network expect moods."""
+CALIBRATED = ("temperature", "voice_temperature", "enter_threshold", "exit_threshold", "priors")
 
 
 def export_calibrated(
-    run: Path, prepared: Prepared, folder: Path, *, data: Path | None, other: Path | None
+    run: Path, prepared: Prepared, folder: Path, *, data: Path | None, others: Sequence[Path]
 ) -> Manifest:
-    """Export a run; calibrate it on its validation speakers below ``data``, or as ``other`` is calibrated.
+    """Export a run; calibrate it on its validation speakers below ``data``, or by the medians of ``others``.
 
     What is in ``folder`` is replaced at the end, or not at all.
     """
     recipe = load_recipe(run)
-    if (data is None) == (other is None):
-        raise ConfigError("export needs --data to calibrate on, or --calibration with a model folder, and not both")
-    taken = {} if other is None else _calibration_of(other)
+    if (data is None) == (not others):
+        raise ConfigError("export needs --data to calibrate on, or --calibration with model folders, and not both")
+    taken = _medians([load_model(folder).manifest for folder in others])
     clips = [] if data is None else _validation_clips(data, prepared, recipe)
     made_by = f"fold {recipe.fold}, seed {recipe.seed}, {recipe.epochs} epochs"
     command = f"python -m serstream.training train, export ({made_by})"
@@ -44,16 +54,23 @@ def export_calibrated(
         changes = taken or fit_calibration(hear(Path(made), clips), manifest.emotions)
         manifest = msgspec.structs.replace(manifest, **changes)
         write_manifest(Path(made), manifest)
+        if data is not None:
+            manifest = msgspec.structs.replace(manifest, priors=fit_priors(Path(made), read_corpora(data)))
+            write_manifest(Path(made), manifest)
         folder.mkdir(exist_ok=True)
         for name in ("model.tflite", "manifest.json"):
             os.replace(Path(made) / name, folder / name)
     return manifest
 
 
-def _calibration_of(model: Path) -> dict[str, float]:
-    manifest = load_model(model).manifest
-    fields = ("temperature", "voice_temperature", "enter_threshold", "exit_threshold")
-    return {field: getattr(manifest, field) for field in fields}
+def _medians(manifests: Sequence[Manifest]) -> dict[str, Any]:
+    if not manifests:
+        return {}
+    found: dict[str, Any] = {
+        field: median(getattr(m, field) for m in manifests) for field in CALIBRATED if field != "priors"
+    }
+    labels = sorted({label for m in manifests for label in m.priors})
+    return found | {"priors": {label: median(m.priors.get(label, 1.0) for m in manifests) for label in labels}}
 
 
 def _validation_clips(data: Path, prepared: Prepared, recipe: Recipe) -> list[Clip]:
@@ -88,6 +105,25 @@ def fit_calibration(scored: Scored, emotions: list[str]) -> dict[str, float]:
         "enter_threshold": enter,
         "exit_threshold": round(enter * 0.75, 2),
     }
+
+
+def fit_priors(folder: Path, clips: Sequence[Clip]) -> dict[str, float]:
+    """Return the least weight of calm by which read speech is seldom called anything else; none without such speech."""
+    read, model = read_aloud(clips, test=False), load_model(folder)
+    if not read:
+        return {}
+    for weight in CALM_WEIGHTS:
+        config = Config(decision=DecisionConfig(priors={"calm": weight}))
+        if _moved_share(model, config, read) <= MOVED_SHARE:
+            break
+    return {"calm": weight}
+
+
+def _moved_share(model: Model, config: Config, clips: Sequence[Clip]) -> float:
+    """Return the share of speech in some clips under a label other than calm."""
+    steps = [step for clip in clips for step in analyze(read_file(clip.path), model, config).analysis.steps]
+    moved = sum(step.speech for step in steps if step.state in LABELS and step.state != "calm")
+    return moved / sum(step.speech for step in steps)
 
 
 def _softmax_rows(logits: NDArray[np.float64]) -> NDArray[np.float64]:

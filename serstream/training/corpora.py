@@ -15,6 +15,7 @@ from serstream.errors import SourceError
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 SEXES = ("F", "M")
+READ = "libri"
 COLUMNS = ("path", "corpus", "speaker", "sex", "emotion")
 
 RAVDESS_FOLDS = (
@@ -130,6 +131,13 @@ def emotions_of(clips: Iterable[Clip]) -> tuple[str, ...]:
 def group_of(label: str) -> tuple[str, ...]:
     """Return the emotions that count as one of the published labels."""
     return ("calm", "neutral") if label == "calm" else (label,)
+
+
+def read_aloud(clips: Iterable[Clip], *, test: bool) -> list[Clip]:
+    """Return the read speech of every second speaker, to test with; of the others, to choose with."""
+    read = [c for c in clips if c.corpus == READ]
+    speakers = sorted({c.speaker for c in read})[int(test) :: 2]
+    return [c for c in read if c.speaker in speakers]
 
 
 def noise_clips(clips: list[Clip]) -> list[Clip]:

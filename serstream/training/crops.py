@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.classifier import pooling_weights
 from serstream.errors import ConfigError
 from serstream.features import dct_matrix
 from serstream.training.corpora import SEXES, emotions_of
 from serstream.training.histories import Histories, channel_offset
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
+from serstream.training.scaling import Normalisation
 
 Array = NDArray[np.float32]
 
@@ -20,42 +22,17 @@ Array = NDArray[np.float32]
 class Batch(NamedTuple):
     """Examples for the network.
 
-    ``frames`` (n, window_frames, n_mfcc), ``mask`` (n, outputs of a segment), ``emotion`` and ``allowed``
+    ``frames`` (n, window_frames, n_mfcc), ``weights`` (n, outputs of a segment) of pooling, ``emotion`` and ``allowed``
     (n, n_emotions), ``voice`` and ``speech`` (n, 2). A row of zeros is no target: noise has neither emotion nor voice.
     An emotion that a corpus is not labelled with is not allowed: its speakers may have shown it all the same.
     """
 
     frames: Array
-    mask: Array
+    weights: Array
     emotion: Array
     allowed: Array
     voice: Array
     speech: Array
-
-
-class Normalisation(NamedTuple):
-    """Mean and standard deviation of each cepstral coefficient over the speech of the training speakers."""
-
-    mean: Array
-    std: Array
-
-
-def normalisation(prepared: Prepared, rows: NDArray[np.int64]) -> Normalisation:
-    """Measure the speech frames of labelled clips, over all renderings; raises :class:`ConfigError` without any."""
-    total = squares = np.zeros(prepared.features.shape[1])
-    count = 0
-    for i in rows:
-        if not prepared.clips[i].emotion:
-            continue
-        span = slice(prepared.first[i, 0], prepared.first[i, -1])
-        x = prepared.features[span][prepared.speech[span]].astype(np.float64)
-        total, squares, count = total + x.sum(axis=0), squares + np.square(x).sum(axis=0), count + x.shape[0]
-    if not count:
-        raise ConfigError(
-            "the training speakers' clips hold no speech; prepare more speakers or leave out another fold"
-        )
-    mean = total / count
-    return Normalisation(mean.astype(np.float32), np.sqrt(squares / count - mean**2).astype(np.float32))
 
 
 def trained_emotions(prepared: Prepared, recipe: Recipe) -> tuple[str, ...]:
@@ -90,6 +67,11 @@ class CropSampler:
                 f"no clip of {', '.join(empty)} by a training speaker of fold {recipe.fold} holds "
                 f"{recipe.min_segment_frames} frames of speech; prepare more of it, or leave it out of corpus_shares"
             )
+        self._heard_noise = {
+            corpus: np.array([i for i in own if self._gated(i) >= recipe.min_segment_frames], np.int64)
+            for corpus, own in self._rows.items()
+            if not prepared.clips[own[0]].emotion
+        }
         self._by_speaker: dict[str, list[int]] = {}
         for i, clip in enumerate(prepared.clips):
             if clip.speaker:
@@ -98,7 +80,7 @@ class CropSampler:
         labels = {c: emotions_of(clip for clip in prepared.clips if clip.corpus == c) for c in recipe.corpus_shares}
         self._allowed = {c: [e in there or not there for e in self.emotions] for c, there in labels.items()}
         self._dct = dct_matrix(prepared.front_end.n_mfcc, prepared.front_end.n_mels).astype(np.float32)
-        self._histories = Histories(prepared, scale.mean, scale.std, recipe)
+        self._histories = Histories(prepared, scale, recipe)
 
     def usable(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of some clips that hold enough for a crop: of speech, or of frames where they are noise."""
@@ -125,13 +107,23 @@ class CropSampler:
         names = rng.choice(
             list(shares), self._recipe.batch_size, p=np.array(list(shares.values())) / sum(shares.values())
         )
-        rows = [int(rng.choice(self._rows[name])) for name in names]
+        rows = [self._choose(name, rng) for name in names]
         crops = [self._draw(row, rng) for row in rows]
         batch = Batch(np.stack([c[0] for c in crops]), np.stack([c[1] for c in crops]), *self._targets(rows))
         return self._mix(batch, names, rng)
 
+    def _choose(self, corpus: str, rng: np.random.Generator) -> int:
+        heard = self._heard_noise.get(corpus)
+        if heard is not None and heard.size and rng.random() < self._recipe.heard_noise_share:
+            return int(rng.choice(heard))
+        return int(rng.choice(self._rows[corpus]))
+
+    def _gated(self, row: int) -> int:
+        """Return how many frames of a clip the gate takes for speech."""
+        return int(np.count_nonzero(self._data.speech[self._data.span(row, 0)]))
+
     def _draw(self, row: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Return a random crop of a clip, normalised after a random history, and its pooling mask."""
+        """Return a random crop of a clip, normalised after a random history, and its pooling weights."""
         clean = rng.random() < self._recipe.clean_share
         variant = 0 if clean else int(rng.integers(self._data.n_variants))
         ends = self._ends(row, variant)
@@ -165,9 +157,11 @@ class CropSampler:
         return Window(frames, speech, missing)
 
     def _pooled(self, speech: NDArray[np.bool_]) -> Array:
-        stride = self._recipe.shape.stride
-        per_output = speech[-self._recipe.segment_frames :].reshape(-1, stride).sum(axis=1)
-        return np.asarray(per_output * 2 >= stride, np.float32)
+        r = self._recipe
+        n = r.segment_frames + r.evidence_frames
+        heard = np.pad(speech, (max(0, n - len(speech)), 0))[-n:]
+        weights = pooling_weights(heard, r.shape.stride, r.evidence_frames)
+        return np.asarray(weights / r.evidence_frames, np.float32)
 
     def _targets(self, rows: list[int]) -> tuple[Array, Array, Array, Array]:
         clips = [self._data.clips[i] for i in rows]
@@ -192,17 +186,17 @@ class CropSampler:
         share = np.maximum(share, 1 - share)[:, None]
         blend = [share * x + (1 - share) * x[partner] for x in (batch.emotion, batch.voice)]
         frames = share[:, :, None] * batch.frames + (1 - share[:, :, None]) * batch.frames[partner]
-        mask = np.maximum(batch.mask, batch.mask[partner])
-        return Batch(frames, mask, blend[0], batch.allowed, blend[1], batch.speech)
+        weights = np.maximum(batch.weights, batch.weights[partner])
+        return Batch(frames, weights, blend[0], batch.allowed, blend[1], batch.speech)
 
     def whole_clips(self, rows: NDArray[np.int64]) -> Batch:
         """Return one unaugmented crop of each of some usable clips, as late as it can end: to watch a run by."""
         rng = np.random.default_rng(0)
-        frames, masks = [], []
+        frames, weights = [], []
         for i in (int(row) for row in rows):
             window = self._window(i, int(self._ends(i, 0)[-1]), 0, rng)
             x = self._histories.mean_after(self._histories.none()).normalise(window.frames, window.speech)
             x[: window.missing] = 0.0
             frames.append(x)
-            masks.append(self._pooled(window.speech))
-        return Batch(np.stack(frames), np.stack(masks), *self._targets(rows.tolist()))
+            weights.append(self._pooled(window.speech))
+        return Batch(np.stack(frames), np.stack(weights), *self._targets(rows.tolist()))

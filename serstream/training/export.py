@@ -17,12 +17,15 @@ from serstream.classifier import Manifest, write_manifest
 from serstream.errors import ConfigError
 from serstream.events import LABELS
 from serstream.training.corpora import group_of
-from serstream.training.crops import CropSampler, normalisation, trained_emotions
+from serstream.training.crops import CropSampler, trained_emotions
 from serstream.training.fit import rows_of
 from serstream.training.network import build_head, build_trunk
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
+from serstream.training.scaling import normalisation
 
+SPEECH_THRESHOLD = 0.95
+"""Chosen on ESC-50 fold 2 by networks trained with fold 1 alone: one utterance of acted speech in 18 stays below."""
 N_CALIBRATION_BATCHES = 6
 
 
@@ -85,7 +88,7 @@ def _save_signatures(trunk: keras.Model, head: keras.Model, step_window: int, fo
 
 def _representative(batches: list[Any], pool: keras.Model, step_window: int) -> Iterator[tuple[str, dict[str, Any]]]:
     for batch in batches:
-        pooled = pool([batch.frames, batch.mask]).numpy()
+        pooled = pool([batch.frames, batch.weights]).numpy()
         for i in range(len(pooled)):
             yield "trunk", {"frames": np.clip(batch.frames[i : i + 1, -step_window:], -6.0, 6.0)}
             yield "head", {"pooled": pooled[i : i + 1]}
@@ -106,18 +109,21 @@ def export(run: Path, prepared: Prepared, folder: Path, *, name: str, command: s
         segment_frames=recipe.segment_frames,
         step_frames=recipe.step_frames,
         min_segment_frames=recipe.min_segment_frames,
+        evidence_frames=recipe.evidence_frames,
         context_frames=recipe.shape.receptive_field_frames - recipe.shape.stride,
         stride=recipe.shape.stride,
         mean=[round(float(x), 5) for x in scale["mean"]],
         std=[round(float(x), 5) for x in scale["std"]],
+        ordinary=[round(float(x), 5) for x in scale["ordinary"]],
         prior_frames=recipe.prior_frames,
         profile_frames=recipe.profile_frames,
         history_frames=recipe.history_frames,
         temperature=1.0,
         voice_temperature=1.0,
-        speech_threshold=0.5,
+        speech_threshold=SPEECH_THRESHOLD,
         enter_threshold=0.5,
         exit_threshold=0.35,
+        priors={},
         corpora=sorted(recipe.corpus_shares),
         licence=recipe.licence,
         scores={},

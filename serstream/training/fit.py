@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from serstream.errors import ConfigError
 from serstream.events import LABELS
 from serstream.training.corpora import group_of
-from serstream.training.crops import Batch, CropSampler, normalisation
+from serstream.training.crops import Batch, CropSampler
 from serstream.training.network import build
 from serstream.training.prepare import Prepared
 from serstream.training.progress import Progress
 from serstream.training.recipe import Recipe, split
+from serstream.training.scaling import normalisation
 
 
 def single_thread() -> None:
@@ -64,7 +65,7 @@ def fit(prepared: Prepared, recipe: Recipe, run: Path) -> keras.Model:
     sampler = CropSampler(prepared, train, recipe, scale)
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.json").write_bytes(msgspec.json.format(msgspec.json.encode(recipe)))
-    np.savez(run / "normalisation.npz", mean=scale.mean, std=scale.std)
+    np.savez(run / "normalisation.npz", **scale._asdict())
     validation = sampler.usable(rows_of(prepared, recipe, "validation"))
     watched = sampler.whole_clips(validation) if validation.size else None
     model, first_epoch = _restore(run, recipe, prepared.front_end.n_mfcc, len(sampler.emotions))
@@ -133,20 +134,22 @@ def _compile_step(model: keras.Model, recipe: Recipe, emotions: tuple[str, ...])
     """Return the function that takes the arrays of a batch, trains a step and returns the loss."""
     optimizer = model.optimizer
     groups = [[emotions.index(e) for e in group_of(label) if e in emotions] for label in LABELS]
+    groups.append([k for k in range(len(emotions)) if not any(k in group for group in groups)])
+    groups = [group for group in groups if group]
 
     def entropy(target: Any, logits: Any) -> Any:
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
     @tf.function  # type: ignore[untyped-decorator]
-    def step(frames: Any, mask: Any, emotion: Any, allowed: Any, voice: Any, speech: Any) -> Any:
+    def step(frames: Any, weights: Any, emotion: Any, allowed: Any, voice: Any, speech: Any) -> Any:
         with tf.GradientTape() as tape:
-            out = model([frames, mask], training=True)
+            out = model([frames, weights], training=True)
             masked = out["emotion"] - 1e9 * (1.0 - allowed)
             loss = entropy(emotion * allowed, masked)
-            if recipe.label_weight:
-                labels = [tf.reduce_logsumexp(tf.gather(masked, g, axis=1), axis=1) for g in groups if g]
-                targets = [tf.reduce_sum(tf.gather(emotion, g, axis=1), axis=1) for g in groups if g]
-                loss += recipe.label_weight * entropy(tf.stack(targets, axis=1), tf.stack(labels, axis=1))
+            # over all outputs: one that a corpus is not labelled with would else take what it likes of its clips
+            labels = [tf.reduce_logsumexp(tf.gather(out["emotion"], g, axis=1), axis=1) for g in groups]
+            targets = [tf.reduce_sum(tf.gather(emotion, g, axis=1), axis=1) for g in groups]
+            loss += recipe.label_weight * entropy(tf.stack(targets, axis=1), tf.stack(labels, axis=1))
             loss += recipe.voice_weight * entropy(voice, out["voice"])
             loss += recipe.speech_weight * entropy(speech, out["speech"])
         gradients = tape.gradient(loss, model.trainable_variables)
@@ -160,8 +163,8 @@ def uar(model: keras.Model, batch: Batch) -> float:
     """Return the unweighted average recall of whole clips over the emotions that their corpora have."""
     logits = np.concatenate(
         [
-            model([batch.frames[i : i + 256], batch.mask[i : i + 256]])["emotion"].numpy()
-            for i in range(0, len(batch.mask), 256)
+            model([batch.frames[i : i + 256], batch.weights[i : i + 256]])["emotion"].numpy()
+            for i in range(0, len(batch.weights), 256)
         ]
     )
     predicted = np.argmax(logits - 1e9 * (1 - batch.allowed), axis=1)

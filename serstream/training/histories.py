@@ -11,6 +11,7 @@ from serstream.normalisation import CepstralMean
 from serstream.training.augment import N_KNOTS
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
+from serstream.training.scaling import Normalisation
 
 Array = NDArray[np.float32]
 Vector = NDArray[np.float64]
@@ -46,10 +47,10 @@ def channel_offset(dct: Array, rng: np.random.Generator, spread_db: float) -> Ar
 class Histories:
     """Draw what a stream may have heard of a clip's speaker, in the same rendering, before the clip."""
 
-    def __init__(self, prepared: Prepared, mean: Array, std: Array, recipe: Recipe) -> None:
-        self._mean, self._std, self._recipe = mean, std, recipe
+    def __init__(self, prepared: Prepared, scale: Normalisation, recipe: Recipe) -> None:
+        self._scale, self._recipe = scale, recipe
         self._clips = prepared.clips
-        self._total = np.zeros((len(prepared.clips), prepared.n_variants, mean.size))
+        self._total = np.zeros((len(prepared.clips), prepared.n_variants, scale.mean.size))
         self._count = np.zeros((len(prepared.clips), prepared.n_variants), np.int64)
         self._others: dict[str, list[int]] = {}
         self._neutral: dict[str, list[int]] = {}
@@ -67,15 +68,15 @@ class Histories:
 
     def none(self) -> History:
         """Return what a stream has heard at its beginning."""
-        return History(np.zeros(self._mean.size), 0)
+        return History(np.zeros(self._scale.mean.size), 0)
 
     def mean_after(self, history: History) -> CepstralMean:
         """Return the runtime's normalisation as it stands after a history."""
-        r = self._recipe
+        r, scale = self._recipe, self._scale
         profiled = history.is_profile and history.n_frames > 0
         mean = CepstralMean(
-            history.total / history.n_frames if profiled else self._mean,
-            self._std,
+            scale.mean + (history.total / history.n_frames - scale.ordinary if profiled else 0.0),
+            scale.std,
             prior_frames=r.profile_frames if profiled else r.prior_frames,
             history_frames=r.history_frames,
             frozen=history.frozen,

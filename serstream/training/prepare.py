@@ -18,7 +18,7 @@ from serstream.errors import SourceError
 from serstream.features import FrontEnd, mfcc
 from serstream.recordings import read_file
 from serstream.speech import FRAME_LENGTH, SpeechDetector
-from serstream.training.augment import Scene, augment, draw_scene, noise_floor, rms
+from serstream.training.augment import FLOOR_DBFS, Scene, augment, draw_scene, floor_below, noise_floor, rms
 from serstream.training.corpora import Clip, noise_clips, read_corpora
 from serstream.training.progress import Progress
 
@@ -62,6 +62,12 @@ def speech_frames(samples: NDArray[np.float32], n_frames: int) -> NDArray[np.boo
     return np.asarray(SpeechDetector().push(samples)[:n_frames] >= SPEECH_PROBABILITY)
 
 
+def speech_level(samples: NDArray[np.float32]) -> float:
+    """Return the root mean square of the speech in a recording; of all of it where there is none."""
+    spread = np.repeat(SpeechDetector().push(samples) >= SPEECH_PROBABILITY, FRAME_LENGTH)
+    return rms(samples[: spread.size][spread]) if spread.any() else rms(samples)
+
+
 def render(
     samples: NDArray[np.float32],
     scenes: list[Scene],
@@ -70,9 +76,9 @@ def render(
     rng: np.random.Generator,
 ) -> list[Rendering]:
     """Return the clip as it is with a faint noise floor, then as it sounds in each scene."""
-    spread = np.repeat(SpeechDetector().push(samples) >= SPEECH_PROBABILITY, FRAME_LENGTH)
-    level = rms(samples[: spread.size][spread]) if spread.any() else rms(samples)
-    renderings = [_heard(samples + noise_floor(samples.size, rng), front_end, 1.0)]
+    level = speech_level(samples)
+    floor = noise_floor(samples.size, rng, floor_below(level, rng.uniform(*FLOOR_DBFS)))
+    renderings = [_heard(samples + floor, front_end, 1.0)]
     return renderings + [_heard(augment(samples, s, noises, level, rng), front_end, s.warp) for s in scenes]
 
 

@@ -31,12 +31,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``fold`` (1 to 5) is left out for test, with a few speakers of the next fold for validation; 0 trains on everyone.
     An epoch is ``crops_per_epoch`` crops, ``corpus_shares`` of each corpus; ``clean_share`` of them come from clips as
-    they are, the others from any rendering.
+    they are, the others from any rendering. ``heard_noise_share`` of the noise is such as the gate takes for speech.
     """
 
     fold: int = 0
     seed: int = 0
-    epochs: int = 60
+    epochs: int = 40
     crops_per_epoch: int = 4096
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -44,15 +44,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clean_share: float = 0.3
     label_smoothing: float = 0.1
     mixup: float = 0.2
-    voice_weight: float = 0.2
-    segment_frames: int = 64
+    voice_weight: float = 0.4
+    segment_frames: int = 160
+    evidence_frames: int = 64
     step_frames: int = 16
     min_segment_frames: int = 32
     prior_frames: float = 625.0
     profile_frames: float = 1875.0
     history_frames: int = 3750
     speech_weight: float = 0.2
-    label_weight: float = 0.5
+    label_weight: float = 1.0
+    heard_noise_share: float = 0.5
     corpus_shares: dict[str, Annotated[float, Meta(gt=0.0)]] = msgspec.field(
         default_factory=lambda: {
             "ravdess_speech": 0.4,
@@ -84,15 +86,15 @@ def split(clips: list[Clip], fold: int) -> dict[str, str]:
     clips : list of Clip
         Everything of which speakers are divided into folds, by :func:`serstream.training.corpora.folds`.
     fold : int
-        The fold to test on; 0 assigns everyone to ``train``. Of the next fold, three RAVDESS actors and up to five
+        The fold to test on; 0 assigns everyone to ``train``. Of the next fold, two RAVDESS actors and up to four
         speakers of every other corpus, but at most half of them, validate.
     """
     speakers = folds(clips)
     if fold == 0:
         return dict.fromkeys(speakers, "train")
     following = fold % 5 + 1
-    validation = {f"ravdess-A{a:02d}" for a in RAVDESS_FOLDS[following - 1][:3]}
+    validation = {f"ravdess-A{a:02d}" for a in RAVDESS_FOLDS[following - 1][:2]}
     for corpus in {c.corpus for c in clips if not c.corpus.startswith("ravdess")}:
         next_ones = sorted({c.speaker for c in clips if c.corpus == corpus and speakers.get(c.speaker) == following})
-        validation |= set(next_ones[: min(5, -(-len(next_ones) // 2))])
+        validation |= set(next_ones[: min(4, -(-len(next_ones) // 2))])
     return {s: "test" if f == fold else "validation" if s in validation else "train" for s, f in speakers.items()}

@@ -61,18 +61,33 @@ def five_classes(clips: Sequence[Clip]) -> list[Clip]:
     return [c for c in clips if c.emotion in LABELS or (c.emotion == "neutral" and not c.corpus.startswith("ravdess"))]
 
 
+def asked_for(clip: Clip, classes: Sequence[str]) -> int:
+    """Return the index of what was asked of the speaker; neutral counts as calm where it has no class."""
+    return classes.index(clip.emotion if clip.emotion in classes else "calm")
+
+
+def label_of(clip: Clip) -> int:
+    """Return the index of the label that was asked of the speaker."""
+    return asked_for(clip, LABELS)
+
+
 def hear(folder: Path, clips: Sequence[Clip], *, jobs: int = 2, runtime: str = "litert") -> Scored:
     """Run clips of the five classes through the model of a folder."""
     with multiprocessing.get_context("spawn").Pool(jobs, _start_worker, (load_model(folder), runtime)) as pool:
         rows = pool.map(_hear, [c.path for c in clips], chunksize=16)
     emotion, posterior, voice, uncertain = (np.array(column) for column in zip(*rows, strict=True))
-    label = np.array([0 if c.emotion == "neutral" else LABELS.index(c.emotion) for c in clips])
+    label = np.array([label_of(c) for c in clips])
     return Scored(emotion, posterior, voice, label, np.array([SEXES.index(c.sex) for c in clips]), uncertain)
+
+
+def answers(probabilities: Vectors) -> NDArray[np.int64]:
+    """Return the index of the largest of each row, -1 for a row of NaN."""
+    return np.where(np.isnan(probabilities).any(axis=1), -1, np.argmax(probabilities, axis=1))
 
 
 def recalls(actual: NDArray[np.int64], probabilities: Vectors) -> list[float]:
     """Return the recall of each class that occurs; a row of NaN counts as wrong."""
-    predicted = np.where(np.isnan(probabilities).any(axis=1), -1, np.argmax(probabilities, axis=1))
+    predicted = answers(probabilities)
     return [float(np.mean(predicted[actual == k] == k)) for k in np.unique(actual)]
 
 
@@ -90,8 +105,8 @@ def calibration_error(actual: NDArray[np.int64], probabilities: Vectors, n_bins:
 
 def summary(scored: Scored) -> dict[str, Any]:
     """Return the figures of a table: shares from 0 to 1."""
-    heard = ~np.isnan(scored.posterior).any(axis=1)
-    predicted = np.where(heard, np.argmax(scored.posterior, axis=1), -1)
+    predicted = answers(scored.posterior)
+    heard = predicted >= 0
     per_label = recalls(scored.label, scored.posterior)
     present = [LABELS[k] for k in np.unique(scored.label)]
     confusion = [

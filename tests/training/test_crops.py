@@ -1,4 +1,4 @@
-"""Features, renderings and crops: shapes, masks, and the same for the same seed."""
+"""Features, renderings and crops: shapes, weights, and the same for the same seed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,12 @@ from serstream.features import FrontEnd, mfcc
 from serstream.recordings import read_file
 from serstream.resources import packaged
 from serstream.training.augment import (
+    FLOOR_DBFS,
     Scene,
     augment,
     change_speed,
     draw_scene,
+    floor_below,
     mix_noise,
     noise_floor,
     rms,
@@ -24,9 +26,10 @@ from serstream.training.augment import (
     transmit,
 )
 from serstream.training.corpora import Clip
-from serstream.training.crops import CropSampler, Normalisation, normalisation
-from serstream.training.prepare import Prepared, load_prepared, read_clip, scenes_of, speech_frames
+from serstream.training.crops import CropSampler
+from serstream.training.prepare import Prepared, load_prepared, read_clip, scenes_of, speech_frames, speech_level
 from serstream.training.recipe import NetworkShape, Recipe
+from serstream.training.scaling import Normalisation, normalisation
 
 DEMO = soundfile.read(packaged("demo.flac"), dtype="float32", frames=48_000)[0]
 TOLD = ("calm", "happy", "sad", "angry", "fearful")
@@ -59,7 +62,9 @@ def test_the_first_rendering_is_what_the_runtime_hears_with_a_faint_noise_floor(
     assert prepared.speech.shape == (prepared.first[-1, -1],)
     for i in (0, 17, 39):
         samples = read_clip(prepared.clips[i].path)
-        samples = samples + noise_floor(samples.size, np.random.default_rng((0, i)))
+        rng = np.random.default_rng((0, i))
+        level = floor_below(speech_level(samples), rng.uniform(*FLOOR_DBFS))
+        samples = samples + noise_floor(samples.size, rng, level)
         span = prepared.span(i, 0)
         expected = mfcc(samples, FrontEnd()).astype(np.float16)
         assert prepared.features[span].tobytes() == expected.tobytes()
@@ -85,6 +90,20 @@ def test_normalisation_makes_the_speech_frames_standard(prepared: Prepared, scal
     np.testing.assert_allclose(x.std(axis=0), 1.0, atol=1e-3)
 
 
+def test_ordinary_lies_where_neutral_clips_lie_beside_all_of_their_speaker(prepared: Prepared) -> None:
+    """Here a clip of each of two speakers is called neutral, with cepstra 3 below those of the others."""
+    own = {s: [i for i, c in enumerate(prepared.clips) if c.speaker == s] for s in ("ravdess-A01", "ravdess-A02")}
+    clips, features = list(prepared.clips), np.zeros_like(prepared.features)
+    for clip in (rows[0] for rows in own.values()):
+        clips[clip] = replace(clips[clip], emotion="neutral")
+        features[prepared.span(clip, 0)] = -3.0
+    rows = np.array([i for rows in own.values() for i in rows])
+    found = normalisation(replace(prepared, clips=clips, features=features), rows)
+    spoken = {s: [np.count_nonzero(prepared.speech[prepared.span(i, 0)]) for i in rows] for s, rows in own.items()}
+    distance = np.mean([3.0 - 3.0 * n[0] / sum(n) for n in spoken.values()])
+    np.testing.assert_allclose(found.mean - found.ordinary, distance, rtol=1e-3)
+
+
 def test_normalisation_of_nothing_is_refused_in_a_sentence(prepared: Prepared) -> None:
     with pytest.raises(ConfigError, match="no speech"):
         normalisation(prepared, np.array([], np.int64))
@@ -94,11 +113,11 @@ def test_a_batch_has_the_shapes_of_the_recipe(prepared: Prepared, scale: Normali
     batch = sampler(prepared, scale).batch(0, 0)
     n, outputs = RECIPE.batch_size, RECIPE.segment_frames // RECIPE.shape.stride
     assert batch.frames.shape == (n, RECIPE.window_frames, 40)
-    assert batch.mask.shape == (n, outputs)
+    assert batch.weights.shape == (n, outputs)
     assert batch.emotion.shape == batch.allowed.shape == (n, len(TOLD))
     assert batch.voice.shape == batch.speech.shape == (n, 2)
     assert all(np.isfinite(x).all() for x in batch)
-    assert set(np.unique(batch.mask)) <= {0.0, 1.0}
+    assert 0.0 <= batch.weights.min() < batch.weights.max() <= 1.0
     np.testing.assert_allclose(batch.emotion.sum(axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(batch.voice.sum(axis=1), 1.0, atol=1e-5)
     assert batch.speech[:, 0].tolist() == [1.0] * n
@@ -106,7 +125,7 @@ def test_a_batch_has_the_shapes_of_the_recipe(prepared: Prepared, scale: Normali
 
 def test_every_crop_pools_at_least_the_least_segment_of_speech(prepared: Prepared, scale: Normalisation) -> None:
     for step in range(4):
-        n_speech = sampler(prepared, scale).batch(0, step).mask.sum(axis=1) * RECIPE.shape.stride
+        n_speech = sampler(prepared, scale).batch(0, step).weights.astype(bool).sum(axis=1) * RECIPE.shape.stride
         # a group of frames may be rounded up or down to speech
         assert n_speech.min() >= RECIPE.min_segment_frames - 2 * RECIPE.shape.stride
 
@@ -129,8 +148,8 @@ def test_before_the_stream_began_there_is_the_normalised_zero_vector(prepared: P
     assert max(missing) > 0
     assert min(missing) >= max(0, RECIPE.window_frames - int(lengths.max()) - RECIPE.window_frames // 2)
     before = [m - (RECIPE.window_frames - RECIPE.segment_frames) for m in missing]
-    for mask, n in zip(whole.mask, before, strict=True):
-        assert not mask[: max(0, n) // RECIPE.shape.stride].any()
+    for weights, n in zip(whole.weights, before, strict=True):
+        assert not weights[: max(0, n) // RECIPE.shape.stride].any()
 
 
 def test_emotions_that_a_corpus_lacks_are_masked_and_have_no_target(prepared: Prepared, scale: Normalisation) -> None:
@@ -163,7 +182,7 @@ def test_noise_has_neither_emotion_nor_voice_and_is_no_speech(prepared: Prepared
     assert not batch.voice[is_noise].any()
     np.testing.assert_allclose(batch.emotion[~is_noise].sum(axis=1), 1.0, atol=1e-5)
     assert batch.speech[~is_noise].tolist() == [[1.0, 0.0]] * int((~is_noise).sum())
-    assert (batch.mask[is_noise].sum(axis=1) * RECIPE.shape.stride >= RECIPE.min_segment_frames).all()
+    assert (batch.weights[is_noise].astype(bool).sum(axis=1) * RECIPE.shape.stride >= RECIPE.min_segment_frames).all()
 
 
 def scene(seed: int) -> Scene:
@@ -192,8 +211,13 @@ def test_noise_is_so_far_below_the_speech_and_the_floor_at_its_level(snr_db: flo
     noise = rng.standard_normal(3_000).astype(np.float32)
     added = mix_noise(np.zeros(20_000, np.float32), 0.1, noise, snr_db, rng)
     assert 20 * np.log10(rms(added) / 0.1) == pytest.approx(-snr_db, abs=0.1)
-    assert -75.1 <= 20 * np.log10(rms(noise_floor(20_000, rng))) <= -49.9
     assert 20 * np.log10(rms(noise_floor(20_000, rng, -60.0))) == pytest.approx(-60.0, abs=0.1)
+
+
+def test_a_floor_stays_below_a_quiet_voice_and_never_vanishes() -> None:
+    assert floor_below(0.1, -60.0) == -60.0
+    assert floor_below(0.004, -50.0) == pytest.approx(20 * np.log10(0.004) - 25.0)
+    assert floor_below(1e-6, -50.0) == -75.0
 
 
 def test_a_faster_clip_is_shorter_and_higher() -> None:
@@ -268,7 +292,7 @@ def test_a_clip_with_too_little_speech_is_not_usable(prepared: Prepared, scale: 
     usable = sampler(part, scale).usable(everything)
     assert 3 not in usable
     assert 0 < usable.size < everything.size
-    assert len(sampler(part, scale).whole_clips(usable).mask) == usable.size
+    assert len(sampler(part, scale).whole_clips(usable).weights) == usable.size
 
 
 def test_a_recipe_that_names_the_stride_still_loads_and_another_stride_is_refused() -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from serstream.features import dct_matrix
 from serstream.normalisation import CepstralMean
-from serstream.training.crops import Normalisation, normalisation
 from serstream.training.histories import Histories, History, channel_offset
 from serstream.training.prepare import Prepared, load_prepared
 from serstream.training.recipe import Recipe
+from serstream.training.scaling import Normalisation, normalisation
 
 RECIPE = Recipe()
 
@@ -27,7 +27,7 @@ def scale(prepared: Prepared) -> Normalisation:
 
 @pytest.fixture(scope="module")
 def histories(prepared: Prepared, scale: Normalisation) -> Histories:
-    return Histories(prepared, scale.mean, scale.std, RECIPE)
+    return Histories(prepared, scale, RECIPE)
 
 
 def frames(prepared: Prepared, clip: int, variant: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,10 @@ def test_a_drawn_history_is_what_the_runtime_had_after_those_clips(
 ) -> None:
     x, speech = frames(prepared, 0, 1)
     others = [i for i in range(1, len(prepared.clips)) if prepared.clips[i].speaker == prepared.clips[0].speaker]
-    drawn = histories._sum_of(others, 1)
+    rng = np.random.default_rng(0)
+    pasts = [h for h in (histories.draw(0, 1, rng) for _ in range(100)) if not h.frozen and not h.is_profile]
+    drawn = max(pasts, key=lambda h: h.n_frames)  # all others, which are less than a minute
+    assert drawn.n_frames == sum(int(frames(prepared, i, 1)[1].sum()) for i in others)
     heard = fresh(scale)
     for i in others:
         heard.normalise(*frames(prepared, i, 1))
@@ -69,10 +72,10 @@ def test_a_frozen_history_is_the_fixed_mean(histories: Histories, prepared: Prep
 
 
 def test_a_profile_stands_in_the_place_of_the_prior(histories: Histories, scale: Normalisation) -> None:
-    profile = scale.mean.astype(np.float64) + 2.0
+    profile = scale.ordinary.astype(np.float64) + 2.0
     mean = histories.mean_after(History(profile * 500, 500, is_profile=True))
-    first = mean.normalise(profile[None].astype(np.float32), np.ones(1, bool))
-    np.testing.assert_allclose(first, 0.0, atol=1e-5)
+    as_far = scale.mean[None] + np.float32(2.0)
+    np.testing.assert_allclose(mean.normalise(as_far, np.ones(1, bool)), 0.0, atol=1e-5)
 
 
 def test_a_channel_is_heard_in_the_history_as_in_the_crop(histories: Histories, prepared: Prepared) -> None:

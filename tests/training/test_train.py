@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 from training_process import ROOT, train
 
-from serstream.classifier import Classifier, load_model, softmax, write_manifest
+from serstream.analysis import analyze
+from serstream.classifier import Classifier, load_model, pooling_weights, softmax, write_manifest
+from serstream.config import Config, DecisionConfig
 from serstream.decision import PosteriorMean
+from serstream.events import LABELS
 from serstream.features import mfcc
+from serstream.recordings import read_file
 from serstream.resources import packaged
-from serstream.training.corpora import read_corpora
+from serstream.training.corpora import READ, Clip, read_corpora
 from serstream.training.prepare import load_prepared, read_clip, speech_frames
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
@@ -102,9 +106,9 @@ def test_a_run_says_what_it_was_trained_on(runs: Runs) -> None:
 
 
 def test_the_test_speakers_are_in_neither_the_normalisation_nor_the_training(runs: Runs, cache: Path) -> None:
-    from serstream.training.crops import normalisation
     from serstream.training.export import load_run
     from serstream.training.fit import rows_of
+    from serstream.training.scaling import normalisation
 
     prepared, recipe = load_prepared(cache), load_run(runs.whole)[1]
     parts = ("train", "validation", "test")
@@ -151,8 +155,10 @@ def test_int8_and_float_say_nearly_the_same(runs: Runs, model_folder: Path, ravd
         scores = [classifier.step(frames[i : i + 16], np.ones(16, bool)) for i in range(0, len(frames), 16)]
         assert scores[-1] is not None
         quantised.append(scores[-1].emotion)
-        groups = np.zeros(recipe.segment_frames // recipe.shape.stride, np.float32)
-        groups[-min(len(frames), recipe.segment_frames) // recipe.shape.stride :] = 1.0
+        stride, evidence = recipe.shape.stride, recipe.evidence_frames
+        pooled = pooling_weights(np.pad(np.ones(len(frames), bool), (evidence, 0)), stride, evidence)
+        groups = np.zeros(recipe.segment_frames // stride, np.float32)
+        groups[-len(pooled) :] = pooled[-len(groups) :] / evidence
         exact.append(float_posterior(network, recipe, model.manifest, frames, np.ones(len(frames), bool), groups))
     difference = np.abs(np.array(quantised) - np.array(exact))
     assert difference.max() < 0.1
@@ -218,11 +224,57 @@ def test_the_float_network_hears_a_clip_as_the_whole_network_hears_its_segments(
             mean.add(posterior, float(speech[first : first + 16].mean()))
     expected = mean.result()
     assert expected is not None
-    np.testing.assert_allclose(float_network(runs.whole, manifest).hear(clip), expected, atol=1e-5)
+    heard = float_network(runs.whole, manifest).hear(read_clip(clip.path), manifest.cepstral_mean())
+    np.testing.assert_allclose(heard, expected, atol=1e-5)
+
+
+def test_the_float_network_is_compared_with_int8_through_the_same_mean(
+    runs: Runs, model_folder: Path, ravdess: Path
+) -> None:
+    from serstream.training.parity import compare, float_network
+
+    model, clips = load_model(model_folder), read_corpora(ravdess)[:5]
+    network = float_network(runs.whole, model.manifest)
+    moving, fixed = (compare(network, model, clips, frozen=frozen) for frozen in (False, True))
+    for found in (moving, fixed):
+        assert 0.0 < found.mean_difference < 0.02
+    assert np.abs(moving.exact - fixed.exact).max() > 1e-3
+    assert np.abs(moving.quantised - fixed.quantised).max() > 1e-3
+
+
+def test_calm_weighs_as_much_as_keeps_read_speech_calm_and_no_more() -> None:
+    from serstream.training.calibrate import CALM_WEIGHTS, MOVED_SHARE, fit_priors
+
+    demo, folder = packaged("demo.flac"), packaged("models/serstream")
+    clips = [Clip(demo, READ, "reader-1", "", ""), Clip(ROOT / "nothing.flac", READ, "reader-2", "", "")]
+
+    def moved(weight: float) -> float:
+        config = Config(decision=DecisionConfig(priors={"calm": weight}))
+        steps = analyze(read_file(demo), load_model(folder), config).analysis.steps
+        spoken = sum(s.speech for s in steps if s.state in LABELS and s.state != "calm")
+        return spoken / sum(s.speech for s in steps)
+
+    least = next((w for w in CALM_WEIGHTS if moved(w) <= MOVED_SHARE), CALM_WEIGHTS[-1])
+    assert fit_priors(folder, clips) == {"calm": least}
+    assert least > 1.0
+    assert fit_priors(folder, []) == {}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_level_enters_the_trunk_by_its_changes_alone() -> None:
+    from serstream.training.network import LevelBlind, build_trunk
+    from serstream.training.recipe import NetworkShape
+
+    trunk = build_trunk(NetworkShape(channels=8, n_blocks=1), None, 4)
+    first = trunk.weights[0]
+    first.assign(LevelBlind()(first))
+    frames = np.random.default_rng(0).normal(size=(1, 80, 4)).astype(np.float32)
+    louder, brighter = frames + np.array([3, 0, 0, 0], np.float32), frames + np.array([0, 3, 0, 0], np.float32)
+    np.testing.assert_allclose(trunk(louder), trunk(frames), atol=1e-5)
+    assert np.abs(trunk(brighter) - trunk(frames)).max() > 0.01
 
 
 def test_a_model_can_take_over_its_own_calibration(runs: Runs, model_folder: Path, cache: Path, tmp_path: Path) -> None:
@@ -233,7 +285,9 @@ def test_a_model_can_take_over_its_own_calibration(runs: Runs, model_folder: Pat
     write_manifest(folder, before)
     train("export", runs.whole, folder, "--calibration", folder, "--cache", cache)
     after = load_model(folder).manifest
-    for field in ("temperature", "voice_temperature", "enter_threshold", "exit_threshold"):
+    from serstream.training.calibrate import CALIBRATED  # TensorFlow is not to be imported by tests that skip
+
+    for field in CALIBRATED:
         assert getattr(after, field) == getattr(before, field), field
     assert sorted(contents(folder)) == ["manifest.json", "model.tflite", "notes.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["m"]

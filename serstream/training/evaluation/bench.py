@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from serstream.classifier import Model
 from serstream.config import Config
-from serstream.events import LABELS
 from serstream.normalisation import CepstralMean
 from serstream.training.corpora import Clip
 from serstream.training.evaluation.counts import Table
@@ -52,16 +51,6 @@ class Bench(NamedTuple):
             found = profile(clips, self.model.manifest, self.config) if clips else None
             return None if found is None else lambda: cepstral_mean(found)
         return lambda: cepstral_mean(frozen=column == "none")
-
-
-def asked_for(clip: Clip, classes: Sequence[str]) -> int:
-    """Return the index of what was asked of the speaker; neutral counts as calm where it has no class."""
-    return classes.index(clip.emotion if clip.emotion in classes else "calm")
-
-
-def label_of(clip: Clip) -> int:
-    """Return the index of the label that was asked of the speaker."""
-    return asked_for(clip, LABELS)
 
 
 def confusion(asked: Sequence[int], said: Sequence[int], n_classes: int) -> Table:

@@ -13,12 +13,13 @@ from serstream.config import Config
 from serstream.events import LABELS
 from serstream.normalisation import CepstralMean
 from serstream.training.corpora import SEXES, Clip
-from serstream.training.evaluation.bench import Bench, Job, Means, asked_for, confusion, label_of
+from serstream.training.evaluation.bench import Bench, Job, Means, confusion
 from serstream.training.evaluation.counts import BESIDE, COLUMNS, N_BINS, SECONDS, Changed, Clips
 from serstream.training.evaluation.listening import NOTHING, Heard, Samples, listen, speech_of
 from serstream.training.evaluation.perturbations import Spoken, conditions
 from serstream.training.evaluation.plan import N_ORDERS, generator
 from serstream.training.prepare import read_clip
+from serstream.training.score import asked_for, label_of
 
 WARM_S = 30.0
 """Speech behind which a stream counts as warm."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.analysis import open_pipeline
 from serstream.classifier import Manifest, Model
 from serstream.config import SAMPLE_RATE, Config
 from serstream.enrolment import Enrolment
@@ -50,19 +51,6 @@ class Heard(NamedTuple):
     def emotion_answer(self) -> int:
         """Index of the network's largest output, or ``NOTHING``."""
         return NOTHING if self.emotion is None else int(np.argmax(self.emotion))
-
-
-def open_pipeline(model: Model, config: Config, mean: CepstralMean) -> Pipeline:
-    """Return a pipeline as ``analyze`` opens it."""
-    return Pipeline(
-        model,
-        source="file",
-        session="",
-        speech=config.speech,
-        decision=config.decision,
-        runtime=config.runtime,
-        mean=mean,
-    )
 
 
 def stream(samples: Samples, model: Model, config: Config, mean: CepstralMean) -> list[AnyEvent]:

@@ -11,13 +11,12 @@ import numpy as np
 
 from serstream.classifier import Manifest
 from serstream.errors import ConfigError, SourceError
-from serstream.training.corpora import EMOTIONS, Clip, folds
+from serstream.training.corpora import EMOTIONS, READ, Clip, folds, read_aloud
 from serstream.training.score import five_classes
 
 N_ORDERS = 5
 EIGHT_CLASSES = "ravdess_speech"
 SUNG = "ravdess_song"
-READ = "libri"
 PEOPLE = (
     "crying_baby",
     "sneezing",
@@ -126,10 +125,10 @@ def recordings_of_noise(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def readers(clips: Sequence[Clip]) -> list[Speaker]:
-    """Return every second speaker of read speech; who read several clips is enrolled on half of them."""
-    read = [c for c in clips if c.corpus == READ]
+    """Return the speakers of read speech to test with; who read several clips is enrolled on half of them."""
+    read = read_aloud(clips, test=True)
     found = []
-    for name in sorted({c.speaker for c in read})[1::2]:
+    for name in sorted({c.speaker for c in read}):
         own = [c for c in read if c.speaker == name]
         enrolment = half(own)
         found.append(Speaker(READ, name, "", [c for c in own if c not in enrolment], enrolment))

@@ -1,4 +1,4 @@
-"""What int8 costs: the float network of a run and the model made from it, both with the mean that never moves."""
+"""What int8 costs, counted by corpus: as ``parity`` says it, but with the mean that never moves."""
 
 from __future__ import annotations
 
@@ -7,36 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from serstream.events import LABELS
-from serstream.pipeline import Pipeline
-from serstream.training.evaluation.bench import Bench, confusion, label_of
+from serstream.training.evaluation.bench import Bench, confusion
 from serstream.training.evaluation.counts import Parity
-from serstream.training.evaluation.listening import NOTHING, listen
 from serstream.training.evaluation.plan import Speaker
-from serstream.training.parity import float_network
-from serstream.training.prepare import read_clip
+from serstream.training.parity import compare, float_network
+from serstream.training.score import answers
 
 
-def compare(run: Path, bench: Bench, speakers: Sequence[Speaker]) -> dict[str, Any]:
-    """Return the counts of both over the five-class clips of some speakers, by corpus."""
+def count(run: Path, bench: Bench, speakers: Sequence[Speaker]) -> dict[str, Any]:
+    """Return the counts of the float network and the int8 model over the five-class clips of some speakers."""
     network = float_network(run, bench.model.manifest)
-    collapse = Pipeline(bench.model, source="file", session="").collapse
     found = {}
     for corpus in dict.fromkeys(s.corpus for s in speakers):
         clips = [c for s in speakers if s.corpus == corpus for c in s.scored]
-        frozen = bench.model.manifest.cepstral_mean
-        int8 = [listen(read_clip(c.path), bench.model, bench.config, frozen(frozen=True)).posterior for c in clips]
-        exact = [None if np.isnan(p).any() else collapse(p)[0] for p in map(network.hear, clips)]
-        said = [[NOTHING if p is None else int(np.argmax(p)) for p in side] for side in (exact, int8)]
-        apart = [np.abs(a - b) for a, b in zip(exact, int8, strict=True) if a is not None and b is not None]
-        asked = [label_of(c) for c in clips]
+        both = compare(network, bench.model, clips, frozen=True)
+        asked = both.label.tolist()
         found[corpus] = Parity(
-            confusion_float=confusion(asked, said[0], len(LABELS)),
-            confusion_int8=confusion(asked, said[1], len(LABELS)),
-            equal_decisions=sum(a == b for a, b in zip(*said, strict=True)),
-            largest_difference=float(np.max(apart, initial=0.0)),
-            mean_difference=float(np.mean(apart)) if apart else 0.0,
+            confusion_float=confusion(asked, answers(both.exact).tolist(), len(LABELS)),
+            confusion_int8=confusion(asked, answers(both.quantised).tolist(), len(LABELS)),
+            equal_decisions=both.equal_decisions,
+            largest_difference=both.largest_difference,
+            mean_difference=both.mean_difference,
         )
     return {"parity": msgspec.to_builtins(found)}

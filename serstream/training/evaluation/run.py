@@ -138,9 +138,9 @@ def run_all(
     for done in _all(bench, jobs(scored, clips, parts), n_processes):
         tree = merged(tree, done)
     if run is not None:
-        from serstream.training.evaluation.quantisation import compare
+        from serstream.training.evaluation.quantisation import count
 
-        tree |= compare(run, bench, [s for s in scored if not s.eight])
+        tree |= count(run, bench, [s for s in scored if not s.eight])
     about: dict[str, Any] = {"model": folder.name, "sha256": model.manifest.sha256, "made_by": model.manifest.command}
     about |= {"trained_on": model.manifest.corpora, "fold": without, "seed": seed}
     result = msgspec.convert(tree | about, Result)

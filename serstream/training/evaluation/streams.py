@@ -11,7 +11,7 @@ import numpy as np
 from serstream.config import SAMPLE_RATE, Config
 from serstream.events import LABELS, Emotion, Speech
 from serstream.training.corpora import Clip
-from serstream.training.evaluation.bench import Bench, Column, Job, Means, label_of
+from serstream.training.evaluation.bench import Bench, Column, Job, Means
 from serstream.training.evaluation.counts import Noise, Reading, Streams
 from serstream.training.evaluation.listening import Samples, speech_of, speech_steps, stream
 from serstream.training.evaluation.matching import (
@@ -25,6 +25,7 @@ from serstream.training.evaluation.matching import (
 )
 from serstream.training.evaluation.plan import generator
 from serstream.training.prepare import read_clip
+from serstream.training.score import label_of
 
 PAUSE_S = (1.0, 2.0)
 FLOOR_DBFS = -60.0
