@@ -244,7 +244,7 @@ def test_silence_can_be_augmented() -> None:
 
 def test_the_receptive_field_of_the_default_network_is_that_of_the_shipped_model() -> None:
     assert NetworkShape().receptive_field_frames == 181
-    assert Recipe().window_frames == 181 + 64 - 4
+    assert Recipe().window_frames == 181 + 160 - 4
 
 
 def test_features_that_were_not_prepared_are_asked_for(tmp_path: Path) -> None:
