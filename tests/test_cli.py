@@ -315,7 +315,7 @@ def test_a_model_that_does_not_fit_is_said_in_a_sentence(fault, tmp_path, typed)
 def test_an_unknown_model_is_a_wrong_configuration(name, tmp_path, typed):
     (tmp_path / "my.yaml").write_text(json.dumps({"model": name}))
     done = typed("analyze", "--config", tmp_path / "my.yaml", DEMO)
-    refused(done, 2, repr(name), "neither a shipped model nor a folder")
+    refused(done, 2, repr(name), "neither a shipped model nor a folder", "serstream or open")
 
 
 def test_a_threshold_that_contradicts_the_model_is_a_wrong_configuration(tmp_path, typed):
