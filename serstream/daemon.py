@@ -53,8 +53,8 @@ def find_model(name: str) -> Model:
         folder = Path(os.path.expanduser(name))
         if not os.path.isdir(folder):
             raise ConfigError(
-                f"model {name!r} is neither a shipped model nor a folder that this user can see; use serstream or open, "
-                "or name a folder with manifest.json and model.tflite"
+                f"model {name!r} is neither a shipped model nor a folder that this user can see; use serstream "
+                "or open, or name a folder with manifest.json and model.tflite"
             ) from error
     return load_model(folder)
 
