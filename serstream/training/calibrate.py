@@ -108,7 +108,10 @@ def fit_calibration(scored: Scored, emotions: list[str]) -> dict[str, float]:
 
 
 def fit_priors(folder: Path, clips: Sequence[Clip]) -> dict[str, float]:
-    """Return the least weight of calm by which read speech is seldom called anything else; none without such speech."""
+    """Return the least weight of calm by which read speech is seldom called anything else, at most the largest tried.
+
+    Without read speech among the clips there are no priors.
+    """
     read, model = read_aloud(clips, test=False), load_model(folder)
     if not read:
         return {}
