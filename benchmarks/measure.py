@@ -8,20 +8,18 @@ the daemon are sums over its whole process tree; memory is proportional (PSS), s
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import interleaved, machine, show, spread
 
 from serstream.classifier import Classifier
 from serstream.daemon import find_model
@@ -34,15 +32,7 @@ from serstream.transport import Subscriber, request
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from virtual_mic import VirtualMic
 
-REPETITIONS = 9
 LIVE_S = 20.0
-
-
-def repeat(work: Callable[[], float]) -> dict[str, float]:
-    """Return median and spread of what ``work`` measures, after one run that does not count."""
-    work()
-    values = sorted(work() for _ in range(REPETITIONS))
-    return {"median": statistics.median(values), "min": values[0], "max": values[-1]}
 
 
 def mfcc_us_per_frame() -> float:
@@ -148,15 +138,10 @@ def live(microphone: VirtualMic) -> dict[str, dict[str, float]]:
         share = (cpu_s(process.pid) - before) / (time.monotonic() - started) * 100
         player.terminate()
         player.wait()
-    latencies.sort()
     return {
-        "daemon_cpu_percent": {"median": share, "min": share, "max": share},
-        "daemon_pss_mb": {"median": statistics.median(memory), "min": min(memory), "max": max(memory)},
-        "capture_to_event_s": {
-            "median": statistics.median(latencies),
-            "min": latencies[0],
-            "max": latencies[-1],
-        },
+        "daemon_cpu_percent": spread([share]),
+        "daemon_pss_mb": spread(memory),
+        "capture_to_event_s": spread(latencies),
     }
 
 
@@ -192,38 +177,25 @@ def write(document: Path, figures: dict[str, Any]) -> None:
     document.write_text(f"{before}<!-- costs -->\n{table}<!-- /costs -->{after}", encoding="utf-8")
 
 
-def machine() -> str:
-    """Return what this was measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}"
-
-
 def main() -> None:
     """Print a table, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put a table between the marks of a document")
     args = parser.parse_args()
-    figures: dict[str, Any] = {
-        f.__name__: repeat(f) for f in (mfcc_us_per_frame, network_ms_per_step, pipeline_ms_per_step)
-    }
+    works = (mfcc_us_per_frame, network_ms_per_step, pipeline_ms_per_step)
+    figures: dict[str, Any] = interleaved({f.__name__: f for f in works})
     microphone = VirtualMic()
     try:
         env = {**os.environ, **microphone.env}
-        figures["ready_s"] = repeat(lambda: ready_s(env))
+        figures |= interleaved({"ready_s": lambda: ready_s(env)})
         figures |= live(microphone)
     finally:
         microphone.stop()
-    figures = {name: {k: round(v, 4) for k, v in f.items()} | {"unit": UNITS[name]} for name, f in figures.items()}
+    figures = {name: f | {"unit": UNITS[name]} for name, f in figures.items()}
     if args.write is not None:
         write(args.write, figures)
-    if args.json:
-        print(json.dumps({"machine": machine(), "figures": figures}))
-        return
-    print(machine())
-    for name, f in figures.items():
-        print(f"{name:22} {f['median']:9.4g} {f['unit']:13} ({f['min']:.4g} to {f['max']:.4g})")
+    show(figures, as_json=args.json)
 
 
 if __name__ == "__main__":

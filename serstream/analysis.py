@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.classifier import Model
 from serstream.config import SAMPLE_RATE, Config
 from serstream.events import LABELS, VOICES, AnyEvent, Posterior, Speech
+from serstream.manifest import Model
 from serstream.normalisation import CepstralMean
 from serstream.pipeline import Pipeline, named
 
@@ -51,10 +51,11 @@ class Analysis(msgspec.Struct, frozen=True):
 
 
 class Heard(NamedTuple):
-    """An analysis, and the mean posteriors behind it: of all the network's emotions and of the voices, or None."""
+    """An analysis, and the means behind it, not rounded: of emotions, of the five labels, of voices; or None."""
 
     analysis: Analysis
     emotion: NDArray[np.float64] | None
+    posterior: NDArray[np.float64] | None
     voice: NDArray[np.float64] | None
 
 
@@ -96,7 +97,7 @@ def analyze(
         utterances=[_pick(Utterance, e) for e in events if isinstance(e, Speech) and e.phase == "end"],
         steps=[_pick(Step, e) for e in events if isinstance(e, Posterior)],
     )
-    return Heard(analysis, emotion, voice)
+    return Heard(analysis, emotion, posterior, voice)
 
 
 def _pick(kind: type[Any], event: AnyEvent) -> Any:

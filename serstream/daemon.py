@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from serstream import __version__
-from serstream.classifier import Model, load_model
 from serstream.config import Config, load
 from serstream.errors import ConfigError, SerstreamError
+from serstream.manifest import Model, load_model
 from serstream.pipeline import Pipeline, thresholds
 from serstream.profiles import find as find_profile
 from serstream.resources import packaged

@@ -14,10 +14,10 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from serstream.classifier import Manifest
 from serstream.config import Config, FileSource, MicrophoneSource, SourceConfig
 from serstream.enrolment import Enrolment
 from serstream.errors import ConfigError, SourceError
+from serstream.manifest import Manifest
 from serstream.profiles import Profile
 from serstream.sources import Block, Microphone, Source, make
 

@@ -7,12 +7,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.classifier import Manifest
 from serstream.config import SAMPLE_RATE
-from serstream.features import StreamingMfcc
+from serstream.frontend import StreamingFrontEnd
+from serstream.manifest import Manifest
 from serstream.normalisation import UNITS, in_units
-from serstream.pipeline import check_hop
-from serstream.speech import SpeechDetector
 
 
 class Enrolment:
@@ -37,21 +35,17 @@ class Enrolment:
     """
 
     def __init__(self, manifest: Manifest, *, threshold: float, wanted_s: float) -> None:
-        check_hop(manifest)
         self.wanted_s = wanted_s
         self._threshold = threshold
         self._frame_s = manifest.front_end.hop_length / SAMPLE_RATE
         self._wanted = max(1, math.ceil(wanted_s * SAMPLE_RATE / manifest.front_end.hop_length))
-        self._mfcc = StreamingMfcc(manifest.front_end)
-        self._detector = SpeechDetector()
+        self._front_end = StreamingFrontEnd(manifest.front_end)
         self._sum = np.zeros(manifest.front_end.n_mfcc, np.int64)
         self._count = 0
         self._restart(0)
 
     def _restart(self, sample: int) -> None:
-        self._mfcc.reset()
-        self._detector.reset()
-        self._flags = np.empty(0, np.float32)
+        self._front_end.reset()
         self._next_sample = sample
 
     def push(self, first_sample: int, samples: NDArray[np.float32]) -> None:
@@ -59,10 +53,8 @@ class Enrolment:
         if first_sample != self._next_sample:
             self._restart(first_sample)
         self._next_sample += samples.size
-        frames = self._mfcc.push(samples)
-        self._flags = np.concatenate([self._flags, self._detector.push(samples)])
-        flags, self._flags = np.split(self._flags, [len(frames)])
-        spoken = frames[flags >= self._threshold][: self._wanted - self._count]
+        frames, speech = self._front_end.push(samples)
+        spoken = frames[speech >= self._threshold][: self._wanted - self._count]
         self._sum += in_units(spoken).sum(axis=0)
         self._count += len(spoken)
 

@@ -15,7 +15,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from serstream.config import SAMPLE_RATE
-from serstream.kernels import mfcc_frames
+from serstream.kernels import COEFFICIENTS, mfcc_frames
 
 Size = Annotated[int, Meta(ge=1, le=65_536)]
 
@@ -64,15 +64,11 @@ class Tables(NamedTuple):
 
     hop_length: int
     window: NDArray[np.float32]
+    twiddles: NDArray[np.float32]
     order: NDArray[np.int64]
-    fft_cos: NDArray[np.float32]
-    fft_sin: NDArray[np.float32]
-    split_cos: NDArray[np.float32]
-    split_sin: NDArray[np.float32]
-    band_first: NDArray[np.int64]
-    band_size: NDArray[np.int64]
+    bands: NDArray[np.int64]
     weights: NDArray[np.float32]
-    floor: np.float32
+    floor: float
     dct: NDArray[np.float32]
 
 
@@ -106,32 +102,59 @@ def dct_matrix(n_mfcc: int, n_mels: int) -> NDArray[np.float64]:
     return dct
 
 
+def _digit_order(n: int) -> NDArray[np.int64]:
+    """Return where the kernel's FFT of ``n`` rows puts each bin."""
+    if n == 1:
+        return np.zeros(1, np.int64)
+    radix = 4 if n >= 4 else 2
+    return (_digit_order(n // radix)[:, None] + n // radix * np.arange(radix)).ravel()
+
+
+def _twiddles(n_fft: int) -> NDArray[np.float64]:
+    """Return cosines and sines in the order of use: each stage's of the FFT of half the length, then the split's.
+
+    Of a stage those of one, two and three turns by each row.
+    """
+    turns, n = [], n_fft // 2
+    while n > 4:
+        turns.append(np.outer(np.arange(n // 4), [1, 2, 3]).ravel() / n)
+        n //= 4
+    turns.append(np.arange(1, n_fft // 4 + 1) / n_fft)
+    angles = 2.0 * np.pi * np.concatenate(turns)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=-1).ravel()
+
+
+def _dct_halves(front_end: FrontEnd) -> NDArray[np.float64]:
+    """Return the DCT over the first half of the bands, in the order in which the kernel reads it.
+
+    ``COEFFICIENTS`` cosines of even order, then as many of odd order, band after band.
+    """
+    n_half = (front_end.n_mels + 1) // 2
+    n_groups = -(-front_end.n_mfcc // (2 * COEFFICIENTS))
+    dct = np.zeros((n_groups * 2 * COEFFICIENTS, n_half))
+    dct[: front_end.n_mfcc] = dct_matrix(front_end.n_mfcc, front_end.n_mels)[:, :n_half]
+    return dct.reshape(n_groups, COEFFICIENTS, 2, n_half).transpose(0, 2, 3, 1)
+
+
 @lru_cache(maxsize=32)
 def tables(front_end: FrontEnd, warp: float = 1.0) -> Tables:
     """Return the kernel's tables; ``warp`` as in :func:`mel_bank`."""
-    half = front_end.n_fft // 2
-    bits = half.bit_length() - 1
-    order = np.array([int(f"{i:0{bits}b}"[::-1], 2) for i in range(half)], np.int64)
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(front_end.win_length) / front_end.win_length)
-    turn = 2.0 * np.pi * np.arange(half + 1)
     bank = mel_bank(front_end, warp)
     inside = [np.flatnonzero(band) for band in bank]
+    bands = np.array([(i[0], i[-1] + 1) if i.size else (0, 0) for i in inside], np.int64)
+    # the kernel's power is four times the square of the magnitude
+    weights = np.concatenate([band[first:end] for band, (first, end) in zip(bank, bands, strict=True)]) / 4.0
     f32 = np.float32
     return Tables(
         hop_length=front_end.hop_length,
         window=window.astype(f32),
-        order=order,
-        fft_cos=np.cos(turn / half).astype(f32),
-        fft_sin=np.sin(turn / half).astype(f32),
-        split_cos=np.cos(turn / front_end.n_fft).astype(f32),
-        split_sin=np.sin(turn / front_end.n_fft).astype(f32),
-        band_first=np.array([i[0] if i.size else 0 for i in inside], np.int64),
-        band_size=np.array([i[-1] - i[0] + 1 if i.size else 0 for i in inside], np.int64),
-        weights=np.concatenate([band[i[0] : i[-1] + 1] for band, i in zip(bank, inside, strict=True) if i.size]).astype(
-            f32
-        ),
-        floor=f32(front_end.log_floor),
-        dct=dct_matrix(front_end.n_mfcc, front_end.n_mels).astype(f32),
+        twiddles=_twiddles(front_end.n_fft).astype(f32),
+        order=_digit_order(front_end.n_fft // 2),
+        bands=bands,
+        weights=weights.astype(f32),
+        floor=front_end.log_floor,
+        dct=_dct_halves(front_end).astype(f32).ravel(),
     )
 
 
@@ -156,14 +179,24 @@ def mfcc(samples: NDArray[np.float32], front_end: FrontEnd, *, warp: float = 1.0
     ValueError
         If ``samples`` is not one-dimensional float32.
     """
+    _check(samples)
+    return _mfcc(samples, front_end, tables(front_end, warp))
+
+
+def _check(samples: NDArray[np.float32]) -> None:
     if samples.ndim != 1 or samples.dtype != np.float32:
         raise ValueError(
             f"samples are {samples.dtype} of shape {samples.shape}; expected float32 of shape (n_samples,)"
         )
+
+
+def _mfcc(samples: NDArray[np.float32], front_end: FrontEnd, of_it: Tables) -> NDArray[np.float32]:
     out = np.empty((front_end.n_frames(samples.size), front_end.n_mfcc), np.float32)
     if out.size:
-        # the kernel is compiled for arrays that it might write to; a read-only one is copied
-        mfcc_frames(np.require(samples, requirements=["C", "W"]), *tables(front_end, warp), out)
+        if not (samples.flags.c_contiguous and samples.flags.writeable):
+            # the kernel is compiled for arrays that it might write to
+            samples = samples.copy()
+        mfcc_frames(samples, *of_it, out)
     return out
 
 
@@ -174,8 +207,8 @@ class StreamingMfcc:
     bit. Called from one thread only.
     """
 
-    def __init__(self, front_end: FrontEnd) -> None:
-        self.front_end = front_end
+    def __init__(self, front_end: FrontEnd, *, warp: float = 1.0) -> None:
+        self.front_end, self._tables = front_end, tables(front_end, warp)
         self.reset()
 
     def reset(self) -> None:
@@ -184,7 +217,8 @@ class StreamingMfcc:
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take a block, of any length, and return the frames that it completes, of shape (n_frames, n_mfcc)."""
-        y = np.concatenate([self._tail, samples]) if self._tail.size else samples
-        frames = mfcc(y, self.front_end)
-        self._tail = y[frames.shape[0] * self.front_end.hop_length :].copy()
+        _check(samples)
+        y = np.concatenate((self._tail, samples)) if self._tail.size else samples
+        frames = _mfcc(y, self.front_end, self._tables)
+        self._tail = y[len(frames) * self.front_end.hop_length :].copy()
         return frames

@@ -1,8 +1,8 @@
 """Numba loops of the front end: taper, real FFT, mel bands, logarithm, DCT. Arrays in, arrays out.
 
-``LANES`` frames are computed side by side with the frame index innermost, so that one instruction serves many
-frames. A lane never reads another lane, and unused lanes are computed all the same: the result of a frame does not
-depend on its neighbours, nor on where a block begins.
+``LANES`` frames are computed side by side, a lane each (see :mod:`serstream.lanes`), and lanes that no frame needs
+repeat the last one: the result of a frame does not depend on its neighbours, nor on where a block begins. Numba's
+cache watches this file alone: after a change of ``lanes`` save this one too.
 """
 
 import pickle
@@ -10,10 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import float32, int64, njit, void
+from numba import float32, float64, int64, njit, void
 
-LANES = 16
-"""Frames that are computed together: one 512-bit vector of float32."""
+from serstream.lanes import LANES, load, load_spread, load_transposed, log, spread, store
+
+COEFFICIENTS = 4
+"""Cepstra whose sums are kept in registers together."""
+
+_ROW = 2 * LANES  # elements of one complex number: all lanes' real parts, then the imaginary ones
 
 
 def _compile(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -28,130 +32,167 @@ def _compile(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
-def _load_tapered(samples, first, n, hop, window, order, re, im):
-    """Put the even samples of tapered frames into ``re`` and the odd ones into ``im``, in FFT order."""
-    for j in range(order.size):
-        row = order[j]
-        for part in range(2):
-            out = im if part else re
-            k = 2 * row + part
-            if k < window.size:
-                w = window[k]
-                for lane in range(n):
-                    out[j, lane] = w * samples[(first + lane) * hop + k]
-                for lane in range(n, LANES):
-                    out[j, lane] = np.float32(0.0)
-            else:
-                for lane in range(LANES):
-                    out[j, lane] = np.float32(0.0)
-
-
-def _fft(re, im, cos, sin):
-    """Radix-2 decimation in time, in place; ``cos`` and ``sin`` hold half a turn in steps of 1/size."""
-    size = re.shape[0]
-    half = 1
-    while half < size:
-        stride = size // (2 * half)
-        for j in range(half):
-            c = cos[j * stride]
-            s = sin[j * stride]
-            for top in range(j, size, 2 * half):
-                bottom = top + half
-                for lane in range(LANES):
-                    tr = c * re[bottom, lane] + s * im[bottom, lane]
-                    ti = c * im[bottom, lane] - s * re[bottom, lane]
-                    re[bottom, lane] = re[top, lane] - tr
-                    im[bottom, lane] = im[top, lane] - ti
-                    re[top, lane] += tr
-                    im[top, lane] += ti
-        half *= 2
-
-
-def _power_spectrum(re, im, cos, sin, power):
-    """Split the FFT of even and odd samples into that of the real frame; its squared magnitude."""
-    size = re.shape[0]
-    half = np.float32(0.5)
-    for k in range(size + 1):
-        a = k % size
-        b = (size - k) % size
-        c = cos[k]
-        s = sin[k]
+@njit
+def _load_tapered(samples, first, last, hop, window, z):
+    """Put frame ``first + min(lane, last)``, tapered, into each lane; sample ``k`` is row ``k``."""
+    at = first * hop
+    win_length = window.size
+    whole = win_length - win_length % LANES
+    for k in range(0, whole, LANES):
+        load_transposed(samples, at + k, hop, last, window, k, z, k * LANES)
+    for k in range(whole, win_length):
         for lane in range(LANES):
-            even_r = half * (re[a, lane] + re[b, lane])
-            even_i = half * (im[a, lane] - im[b, lane])
-            odd_r = half * (im[a, lane] + im[b, lane])
-            odd_i = half * (re[b, lane] - re[a, lane])
-            r = even_r + c * odd_r + s * odd_i
-            i = even_i + c * odd_i - s * odd_r
-            power[k, lane] = r * r + i * i
+            z[k * LANES + lane] = window[k] * samples[at + min(lane, last) * hop + k]
+    z[win_length * LANES :] = 0.0
 
 
-def _log_mel(power, band_first, band_size, weights, floor, logmel):
+@njit
+def _load_complex(z, at):
+    return load(z, at), load(z, at + LANES)
+
+
+@njit
+def _store_complex(z, at, r, i):
+    store(z, at, r)
+    store(z, at + LANES, i)
+
+
+@njit
+def _butterfly(z, at, leg):
+    """Return the four sums of a radix-4 butterfly, in the order of bins."""
+    ar, ai = _load_complex(z, at)
+    br, bi = _load_complex(z, at + leg)
+    cr, ci = _load_complex(z, at + 2 * leg)
+    dr, di = _load_complex(z, at + 3 * leg)
+    sr, si, tr, ti = ar + cr, ai + ci, br + dr, bi + di
+    ur, ui, vr, vi = ar - cr, ai - ci, br - dr, bi - di
+    return sr + tr, si + ti, ur + vi, ui - vr, sr - tr, si - ti, ur - vi, ui + vr
+
+
+@njit
+def _fft(z, n, twiddles):
+    """Transform ``n`` complex rows in place, by decimation in frequency; bins come out in the order of digits.
+
+    Returns the twiddles that it did not need.
+    """
+    t = 0
+    while n > 4:
+        leg = n // 4 * _ROW
+        for k in range(0, leg, _ROW):
+            b_cos, b_sin = load_spread(twiddles, t), load_spread(twiddles, t + 1)
+            c_cos, c_sin = load_spread(twiddles, t + 2), load_spread(twiddles, t + 3)
+            d_cos, d_sin = load_spread(twiddles, t + 4), load_spread(twiddles, t + 5)
+            t += 6
+            for at in range(k, z.size, 4 * leg):
+                ar, ai, br, bi, cr, ci, dr, di = _butterfly(z, at, leg)
+                _store_complex(z, at, ar, ai)
+                _store_complex(z, at + leg, b_cos * br + b_sin * bi, b_cos * bi - b_sin * br)
+                _store_complex(z, at + 2 * leg, c_cos * cr + c_sin * ci, c_cos * ci - c_sin * cr)
+                _store_complex(z, at + 3 * leg, d_cos * dr + d_sin * di, d_cos * di - d_sin * dr)
+        n //= 4
+    if n == 4:
+        for at in range(0, z.size, 4 * _ROW):
+            ar, ai, br, bi, cr, ci, dr, di = _butterfly(z, at, _ROW)
+            _store_complex(z, at, ar, ai)
+            _store_complex(z, at + _ROW, br, bi)
+            _store_complex(z, at + 2 * _ROW, cr, ci)
+            _store_complex(z, at + 3 * _ROW, dr, di)
+    else:
+        for at in range(0, z.size, 2 * _ROW):
+            ar, ai = _load_complex(z, at)
+            br, bi = _load_complex(z, at + _ROW)
+            _store_complex(z, at, ar + br, ai + bi)
+            _store_complex(z, at + _ROW, ar - br, ai - bi)
+    return twiddles[t:]
+
+
+@njit
+def _power_spectrum(z, order, twiddles, power):
+    """Split the FFT of even and odd samples into that of the real frame; four times its squared magnitude."""
+    size = order.size
+    r, i = _load_complex(z, 0)
+    total, alternating = r + i, r - i
+    store(power, 0, np.float32(4.0) * total * total)
+    store(power, size * LANES, np.float32(4.0) * alternating * alternating)
+    for k in range(1, size // 2 + 1):
+        ar, ai = _load_complex(z, order[k] * _ROW)
+        br, bi = _load_complex(z, order[size - k] * _ROW)
+        even_r, even_i, odd_r, odd_i = ar + br, ai - bi, ai + bi, br - ar
+        cos, sin = load_spread(twiddles, 2 * k - 2), load_spread(twiddles, 2 * k - 1)
+        turned_r, turned_i = cos * odd_r + sin * odd_i, cos * odd_i - sin * odd_r
+        r, i = even_r + turned_r, even_i + turned_i
+        store(power, k * LANES, r * r + i * i)
+        r, i = even_r - turned_r, even_i - turned_i
+        store(power, (size - k) * LANES, r * r + i * i)
+
+
+@njit
+def _log_mel(power, bands, weights, floor, logmel):
     """Logarithm of the energy in each band; only the bins inside a band are read."""
-    at = 0
-    for band in range(band_first.size):
-        for lane in range(LANES):
-            logmel[band, lane] = floor
-        for k in range(band_first[band], band_first[band] + band_size[band]):
-            w = weights[at]
-            at += 1
-            for lane in range(LANES):
-                logmel[band, lane] += w * power[k, lane]
-        for lane in range(LANES):
-            logmel[band, lane] = np.log(logmel[band, lane])
+    w = 0
+    for band in range(len(bands)):
+        energy = spread(np.float32(floor))
+        for at in range(bands[band, 0] * LANES, bands[band, 1] * LANES, LANES):
+            energy += load_spread(weights, w) * load(power, at)
+            w += 1
+        store(logmel, band * LANES, log(energy))
 
 
-def _dct(logmel, dct, cepstra):
-    for k in range(dct.shape[0]):
-        for lane in range(LANES):
-            cepstra[k, lane] = np.float32(0.0)
-        for band in range(dct.shape[1]):
-            d = dct[k, band]
-            for lane in range(LANES):
-                cepstra[k, lane] += d * logmel[band, lane]
+@njit
+def _dct(logmel, n_mels, dct, cepstra):
+    """Sum over half the bands: cosines of even order are even about the middle of the bands, the others odd."""
+    for band in range(n_mels // 2):
+        a, b = band * LANES, (n_mels - 1 - band) * LANES
+        x, y = load(logmel, a), load(logmel, b)
+        store(logmel, a, x + y)
+        store(logmel, b, x - y)
+    d = 0
+    for k in range(0, cepstra.size, 2 * LANES * COEFFICIENTS):
+        for odd in range(2):
+            at, step = ((n_mels - 1) * LANES, -LANES) if odd else (0, LANES)
+            c0 = c1 = c2 = c3 = spread(np.float32(0.0))
+            for _ in range((n_mels + 1) // 2):
+                x = load(logmel, at)
+                c0 += load_spread(dct, d) * x
+                c1 += load_spread(dct, d + 1) * x
+                c2 += load_spread(dct, d + 2) * x
+                c3 += load_spread(dct, d + 3) * x
+                d += COEFFICIENTS
+                at += step
+            to = k + odd * LANES
+            store(cepstra, to, c0)
+            store(cepstra, to + 2 * LANES, c1)
+            store(cepstra, to + 4 * LANES, c2)
+            store(cepstra, to + 6 * LANES, c3)
 
 
 _v, _m, _i = float32[::1], float32[:, ::1], int64[::1]
-_load_tapered = _compile(void(_v, int64, int64, int64, _v, _i, _m, _m))(_load_tapered)
-_fft = _compile(void(_m, _m, _v, _v))(_fft)
-_power_spectrum = _compile(void(_m, _m, _v, _v, _m))(_power_spectrum)
-_log_mel = _compile(void(_m, _i, _i, _v, float32, _m))(_log_mel)
-_dct = _compile(void(_m, _m, _m))(_dct)
 
 
-def _mfcc_frames(
-    samples,
-    hop,
-    window,
-    order,
-    fft_cos,
-    fft_sin,
-    split_cos,
-    split_sin,
-    band_first,
-    band_size,
-    weights,
-    floor,
-    dct,
-    out,
-):
-    n_half = order.size
-    re = np.empty((n_half, LANES), np.float32)
-    im = np.empty((n_half, LANES), np.float32)
-    power = np.empty((n_half + 1, LANES), np.float32)
-    logmel = np.empty((band_first.size, LANES), np.float32)
-    cepstra = np.empty((dct.shape[0], LANES), np.float32)
-    for first in range(0, out.shape[0], LANES):
-        n = min(LANES, out.shape[0] - first)
-        _load_tapered(samples, first, n, hop, window, order, re, im)
-        _fft(re, im, fft_cos, fft_sin)
-        _power_spectrum(re, im, split_cos, split_sin, power)
-        _log_mel(power, band_first, band_size, weights, floor, logmel)
-        _dct(logmel, dct, cepstra)
+@njit
+def _rows(n):
+    """Return room for ``n`` rows of lanes, not filled, that begins where a vector is loaded at once."""
+    room = np.empty((n + 1) * LANES, np.float32)
+    start = -(room.ctypes.data // 4) % LANES
+    return room[start : start + n * LANES]
+
+
+def _mfcc_frames(samples, hop, window, twiddles, order, bands, weights, floor, dct, out):
+    n_frames, n_mfcc = out.shape
+    n_mels = len(bands)
+    z, power, logmel = _rows(2 * order.size), _rows(order.size + 1), _rows(n_mels)
+    cepstra = _rows(dct.size // ((n_mels + 1) // 2))
+    for first in range(0, n_frames, LANES):
+        n = min(LANES, n_frames - first)
+        _load_tapered(samples, first, n - 1, hop, window, z)
+        split = _fft(z, order.size, twiddles)
+        _power_spectrum(z, order, split, power)
+        _log_mel(power, bands, weights, floor, logmel)
+        _dct(logmel, n_mels, dct, cepstra)
         for lane in range(n):
-            for k in range(dct.shape[0]):
-                out[first + lane, k] = cepstra[k, lane]
+            for k in range(n_mfcc):
+                out[first + lane, k] = cepstra[k * LANES + lane]
 
 
-mfcc_frames = _compile(void(_v, int64, _v, _i, _v, _v, _v, _v, _i, _i, _v, float32, _m, _m))(_mfcc_frames)
+mfcc_frames = _compile(void(_v, int64, _v, _v, _i, int64[:, ::1], _v, float64, _v, _m))(_mfcc_frames)
 """Fill ``out`` (n_frames, n_mfcc) with the cepstra of frames that start at 0, hop, 2 hop ... of ``samples``."""

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.classifier import Classifier, Manifest, Model, Scores
+from serstream.classifier import Classifier, Scores
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
 from serstream.decision import Decision, EmotionChange, PosteriorMean, SpeechBelief, UtteranceChange, Utterances
-from serstream.errors import ConfigError, ModelError
+from serstream.errors import ConfigError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, State
-from serstream.features import StreamingMfcc
+from serstream.frontend import StreamingFrontEnd
+from serstream.manifest import Manifest, Model
 from serstream.normalisation import CepstralMean
-from serstream.speech import FRAME_LENGTH, SpeechDetector
 
 Samples = NDArray[np.float32]
 SILENCE_DBFS = -120.0
@@ -62,9 +62,7 @@ class Pipeline:
         self._ids = {"source": source, "session": session}
         self._speech = speech or SpeechConfig()
         self._hop = self.manifest.front_end.hop_length
-        check_hop(self.manifest)
-        self._mfcc = StreamingMfcc(self.manifest.front_end)
-        self._detector = SpeechDetector()
+        self._front_end = StreamingFrontEnd(self.manifest.front_end)
         self._classifier = Classifier(model, runtime, mean)
         self._utterances = Utterances(self._speech)
         self._groups = _grouping(self.manifest.emotions, self.manifest.groups)
@@ -85,11 +83,9 @@ class Pipeline:
 
     def _restart(self, sample: int) -> None:
         """Begin a stretch without holes at an absolute sample index."""
-        self._mfcc.reset()
-        self._detector.reset()
+        self._front_end.reset()
         self._classifier.reset()
         self._pending: list[Samples] = []
-        self._flags = np.empty(0, np.float32)
         self._frames_at = sample
         self.next_sample = sample
         self._boundary = sample + self.manifest.step_frames * self._hop + self.manifest.front_end.win_length - self._hop
@@ -135,10 +131,8 @@ class Pipeline:
         """Analyse the pending samples: a whole step, or what there is at the end of a stream."""
         samples = np.concatenate(self._pending)
         self._pending = []
-        frames = self._mfcc.push(samples)
-        self._flags = np.concatenate([self._flags, self._detector.push(samples)])
-        flags, self._flags = np.split(self._flags, [len(frames)])
-        is_speech = flags >= self._speech.threshold
+        frames, speech = self._front_end.push(samples)
+        is_speech = speech >= self._speech.threshold
         events: list[AnyEvent] = []
         for change in self._utterances.push(self._frames_at, self._hop, is_speech):
             events += self._on_utterance(change)
@@ -222,15 +216,6 @@ class Pipeline:
         """Return the posterior of the five labels, summing to 1, and the mass of the other emotions."""
         labels = self._groups @ emotion
         return labels / labels.sum(), max(0.0, 1.0 - float(labels.sum()))
-
-
-def check_hop(manifest: Manifest) -> None:
-    """Raise :class:`ModelError` unless a frame of the model begins with each of the speech detector."""
-    if manifest.front_end.hop_length != FRAME_LENGTH:
-        raise ModelError(
-            f"model {manifest.name} has hop_length {manifest.front_end.hop_length}, "
-            f"but speech detection needs {FRAME_LENGTH}; train it with that"
-        )
 
 
 def thresholds(manifest: Manifest, decision: DecisionConfig) -> tuple[float, float]:

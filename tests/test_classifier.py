@@ -13,14 +13,20 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from recomputed import Recomputed, as_bytes, random_frames, random_speech, run
 
-from serstream.classifier import Classifier, Manifest, Model, Scores, interpreter, load_model, pooling_weights, softmax
+from serstream.classifier import Classifier
 from serstream.errors import ModelError
 from serstream.events import LABELS
 from serstream.features import FrontEnd
-from serstream.normalisation import UNITS
+from serstream.frontend import hear
+from serstream.manifest import Manifest, Model, load_model
+from serstream.network import interpreter
 from serstream.pipeline import Pipeline
+from serstream.pooling import MovingStatistics, pooling_weights
 from serstream.resources import packaged
+from serstream.training.corpora import read_corpora
+from serstream.training.prepare import SPEECH_PROBABILITY, read_clip
 
 SHIPPED = packaged("models/serstream")
 
@@ -35,83 +41,6 @@ def classifier(model: Model) -> Classifier:
     return Classifier(model)
 
 
-def random_frames(model: Model, n_frames: int, seed: int = 0) -> np.ndarray:
-    """Cepstra as they might be, slowly changing like speech."""
-    m, rng = model.manifest, np.random.default_rng(seed)
-    steps = rng.normal(size=(n_frames, len(m.mean))) * 0.5
-    walk = np.array([sum(steps[max(0, i - 8) : i + 1]) for i in range(n_frames)])
-    return (walk * m.std + m.mean).astype(np.float32)
-
-
-def random_speech(n_frames: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random(n_frames) < 0.7
-
-
-def run(classifier: Classifier, frames: np.ndarray, speech: np.ndarray) -> list[Scores | None]:
-    step = classifier.manifest.step_frames
-    starts = range(0, len(frames), step)
-    return [classifier.step(frames[s : s + step], speech[s : s + step]) for s in starts]
-
-
-def as_bytes(scores: list[Scores | None]) -> list[bytes | None]:
-    return [None if s is None else s.emotion.tobytes() + s.voice.tobytes() for s in scores]
-
-
-class Recomputed:
-    """The same network from scratch: the trunk over segment and context anew, and pooling in float64."""
-
-    def __init__(self, model: Model) -> None:
-        self.m = model.manifest
-        network = interpreter(model.content)
-        self.trunk, self.head = (network.get_signature_runner(name) for name in ("trunk", "head"))
-        details = self.trunk.get_input_details() | self.trunk.get_output_details()
-        details |= self.head.get_input_details() | self.head.get_output_details()
-        self.scale = {name: d["quantization"] for name, d in details.items()}
-
-    def quantise(self, name: str, x: np.ndarray) -> np.ndarray:
-        scale, zero = self.scale[name]
-        return np.clip(np.rint(x / scale) + zero, -128, 127).astype(np.int8)
-
-    def real(self, name: str, q: np.ndarray) -> np.ndarray:
-        scale, zero = self.scale[name]
-        return (q.astype(np.float64) - zero) * scale
-
-    def normalised(self, frames: np.ndarray, speech: np.ndarray) -> np.ndarray:
-        """Return every frame less the mean before it, which is added up anew for each."""
-        m = self.m
-        units = np.rint(frames.astype(np.float64) * UNITS).astype(np.int64)
-        heard = [units[:f][speech[:f]] for f in range(len(frames))]
-        prior = np.array(m.mean) * m.prior_frames
-        means = [(prior + h.sum(axis=0) / UNITS) / (m.prior_frames + len(h)) for h in heard]
-        return ((frames - np.array(means)) / np.array(m.std, np.float32)).astype(np.float32)
-
-    def activations(self, frames: np.ndarray, speech: np.ndarray, first: int, shift: int = 0) -> np.ndarray:
-        """Return the int8 outputs for frames from ``first``, by windows that begin ``shift`` frames late."""
-        m = self.m
-        x = self.normalised(frames, speech)
-        x = np.concatenate([np.zeros((m.context_frames, x.shape[1]), np.float32), x])
-        q = self.quantise("frames", x)
-        window = m.context_frames + m.step_frames
-        starts = range(first + shift, len(frames) - m.step_frames + 1, m.step_frames)
-        outputs = [self.trunk(frames=q[None, s : s + window])["activations"][0].copy() for s in starts]
-        return np.concatenate(outputs)
-
-    def scores(self, frames: np.ndarray, speech: np.ndarray) -> Scores | None:
-        """Return the scores of the segment that ends with the last frame; whole steps alone."""
-        m = self.m
-        first = max(0, len(frames) - m.segment_frames)
-        is_speech = speech[first:].reshape(-1, m.stride).mean(axis=1) >= 0.5
-        if is_speech.sum() * m.stride < m.min_segment_frames:
-            return None
-        ends = np.arange(first, len(frames), m.stride)[is_speech] + m.stride
-        times = [int(speech[max(0, end - m.evidence_frames) : end].sum()) for end in ends]
-        x = np.repeat(self.real("activations", self.activations(frames, speech, first))[is_speech], times, axis=0)
-        pooled = np.concatenate([x.mean(axis=0), np.sqrt(x.var(axis=0) + 1e-5)])
-        out = self.head(pooled=self.quantise("pooled", pooled)[None])
-        emotion, voice, speech = (self.real(name, out[name][0]) for name in ("emotion", "voice", "speech"))
-        return Scores(softmax(emotion / m.temperature), softmax(voice / m.voice_temperature), float(softmax(speech)[0]))
-
-
 def test_streamed_equals_recomputed_from_segment_and_context(model: Model, classifier: Classifier) -> None:
     frames, speech = random_frames(model, 320), random_speech(320)
     streamed = run(classifier, frames, speech)
@@ -122,6 +51,21 @@ def test_streamed_equals_recomputed_from_segment_and_context(model: Model, class
     assert streamed[-1] is not None
 
 
+@pytest.mark.corpus
+@pytest.mark.timeout(3_600)
+def test_on_every_recording_streamed_equals_one_run_over_the_whole(model: Model, corpus: Path) -> None:
+    recomputed, different, n_scores = Recomputed(model), [], 0
+    for clip in read_corpora(corpus):
+        frames, probabilities = hear(read_clip(clip.path), model.manifest.front_end)
+        speech = probabilities >= SPEECH_PROBABILITY
+        streamed = as_bytes(run(Classifier(model), frames, speech))
+        if streamed != as_bytes(recomputed.all_scores(frames, speech)):
+            different.append(clip.path)
+        n_scores += sum(s is not None for s in streamed)
+    assert different == []
+    assert n_scores > 50_000
+
+
 def test_an_output_weighs_as_much_as_there_was_speech_in_what_it_saw() -> None:
     speech = np.array([0, 0, 1, 0, *[1, 1, 0, 1], *[0, 1, 0, 0], *[1, 0, 1, 0], *[1, 1]], bool)
     assert pooling_weights(speech, stride=4, evidence_frames=4).tolist() == [3, 0, 2]
@@ -130,10 +74,38 @@ def test_an_output_weighs_as_much_as_there_was_speech_in_what_it_saw() -> None:
 
 def test_the_trunk_gives_the_same_bytes_wherever_its_window_begins(model: Model) -> None:
     frames, speech, stride = random_frames(model, 128), random_speech(128), model.manifest.stride
-    whole = Recomputed(model).activations(frames, speech, 0)
+    normalised = Recomputed(model).normalised(frames, speech)
+    whole = Recomputed(model).activations(normalised, 0)
     for shift in range(stride, model.manifest.step_frames, stride):
-        late = Recomputed(model).activations(frames, speech, 0, shift)
-        assert late.tobytes() == whole[shift // stride : shift // stride + len(late)].tobytes()
+        late = Recomputed(model).activations(normalised, shift)
+        assert late.tobytes() == whole[shift // stride :].tobytes()
+
+
+def test_a_stream_gives_the_same_bytes_whoever_shares_its_call(model: Model) -> None:
+    trunk = interpreter(model.content).get_signature_runner("trunk")
+    rng, n = np.random.default_rng(0), 5
+    tensors = {
+        name: rng.integers(-128, 128, (n, *d["shape"][1:]), np.int8) for name, d in trunk.get_input_details().items()
+    }
+    together = trunk(**tensors)
+    for i in range(n):
+        alone = trunk(**{name: x[i : i + 1] for name, x in tensors.items()})
+        assert {name: x.tobytes() for name, x in alone.items()} == {
+            name: x[i].tobytes() for name, x in together.items()
+        }
+
+
+def test_moved_sums_are_those_of_the_segment_added_up_anew() -> None:
+    rng = np.random.default_rng(0)
+    outputs, weights = rng.integers(-128, 128, (60, 3), np.int8), rng.integers(0, 65, 60)
+    moving, at = MovingStatistics(8, 3), 0
+    for n in (4, 4, 1, 3, 8, 4, 0, 2):
+        moving.push(outputs[at : at + n], weights[at : at + n])
+        at += n
+        first = max(0, at - 8)
+        x = np.repeat((outputs[first:at] + 5.0) * 0.25, weights[first:at], axis=0)
+        np.testing.assert_allclose(moving.pooled((0.25, -5)), [*x.mean(axis=0), *np.sqrt(x.var(axis=0) + 1e-5)])
+        assert moving.n_spoken == np.count_nonzero(weights[first:at])
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -313,7 +285,7 @@ def test_a_folder_in_place_of_a_file_is_named(folder: Path) -> None:
 def test_a_damaged_manifest_is_refused(folder: Path, text: bytes) -> None:
     (folder / "manifest.json").write_bytes(text)
     with pytest.raises(
-        ModelError, match=r"manifest\.json is not a manifest of serstream-model/3: .*; export the model"
+        ModelError, match=r"manifest\.json is not a manifest of serstream-model/4: .*; export the model"
     ):
         load_model(folder)
 
@@ -393,18 +365,15 @@ def test_a_network_that_the_runtime_refuses_is_refused(folder: Path, damage: Cal
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (
-            {"context_frames": 100},
-            "signature trunk of the model has int8 tensors .*193, 40.* needs .*116, 40",
-        ),
-        ({"step_frames": 32}, "signature trunk .*1, 4, .* needs .*1, 8, .*; export the model again"),
+        ({"context_frames": 100}, "trunk remembers more than context_frames 100; export the model again"),
+        ({"step_frames": 32}, "signature trunk .*1, 1, 4, .* needs .*1, 1, 8, .*; export the model again"),
         (
             {"emotions": [*LABELS, "neutral"]},
             r"signature head .*'emotion': \(1, 8\).* needs .*'emotion': \(1, 6\)",
         ),
         (
             {"front_end": {"n_mfcc": 13}, "mean": [0.0] * 13, "std": [1.0] * 13, "ordinary": [0.0] * 13},
-            "signature trunk .* needs .*193, 13",
+            "signature trunk .*16, 40.* needs .*16, 13",
         ),
     ],
 )
@@ -413,6 +382,17 @@ def test_a_network_of_other_shapes_than_its_manifest_is_refused(
 ) -> None:
     change(folder, **fields)
     with pytest.raises(ModelError, match=message) as caught:
+        Classifier(load_model(folder))
+    sentence(caught.value)
+
+
+def test_a_network_that_gives_a_state_back_at_another_scale_is_refused(folder: Path) -> None:
+    content = (folder / "model.tflite").read_bytes()
+    details = interpreter(content).get_signature_runner("trunk").get_input_details()
+    scale = np.float32(details["state_3"]["quantization"][0])
+    # every tensor has its scale, and the first of those that share this one is an input
+    replace_network(folder, content.replace(scale.tobytes(), (scale * np.float32(1.01)).tobytes(), 1))
+    with pytest.raises(ModelError, match=r"signature trunk .* gives state_3 back at another scale than") as caught:
         Classifier(load_model(folder))
     sentence(caught.value)
 

@@ -18,12 +18,12 @@ from rich.console import Console
 from serstream_process import COMMAND, KEEPS_ON, Daemon, Serstream, await_true
 
 from serstream.analysis import analyze
-from serstream.classifier import load_model
 from serstream.config import Config, FileSource, MicrophoneSource, StdinSource, parse
 from serstream.enroll import Told, choose_source
 from serstream.enrolment import Enrolment
 from serstream.errors import ConfigError
 from serstream.events import Posterior
+from serstream.manifest import load_model
 from serstream.pipeline import Pipeline
 from serstream.profiles import Profile, find
 from serstream.recordings import read_file

@@ -7,13 +7,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serstream.classifier import load_model
+from serstream import frontend
 from serstream.enrolment import Enrolment
 from serstream.errors import ModelError
-from serstream.features import mfcc
+from serstream.manifest import load_model
 from serstream.normalisation import UNITS
 from serstream.resources import packaged
-from serstream.speech import SpeechDetector
 
 RATE = 16_000
 MANIFEST = load_model(packaged("models/serstream")).manifest
@@ -35,8 +34,8 @@ def hear(samples: np.ndarray, sizes: list[int], wanted_s: float = 30.0) -> Enrol
 
 def spoken(samples: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """Return the cepstra of the speech in a whole signal."""
-    frames = mfcc(samples, MANIFEST.front_end)
-    return frames[SpeechDetector().push(samples)[: len(frames)] >= threshold]
+    frames, speech = frontend.hear(samples, MANIFEST.front_end)
+    return frames[speech >= threshold]
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 import soundfile
 
-from serstream.classifier import load_model
 from serstream.errors import EventError
 from serstream.events import (
     EVENT_TYPES,
@@ -28,6 +27,7 @@ from serstream.events import (
     encode_json,
     json_schema,
 )
+from serstream.manifest import load_model
 from serstream.pipeline import Pipeline
 from serstream.resources import packaged
 

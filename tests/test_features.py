@@ -38,6 +38,10 @@ OTHERS = [
         fmax_hz=22_050.0,
     ),
     FrontEnd(n_fft=256, win_length=256, hop_length=1, n_mels=10, n_mfcc=10, fmin_hz=300.0, fmax_hz=3_400.0),
+    # lengths that fill no vector, and the smallest there are
+    FrontEnd(n_fft=64, win_length=50, hop_length=7, n_mels=7, n_mfcc=5),
+    FrontEnd(n_fft=8, win_length=3, hop_length=2, n_mels=2, n_mfcc=2),
+    FrontEnd(n_fft=4, win_length=4, hop_length=2, n_mels=1, n_mfcc=1),
 ]
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "serstream"
 ROWS: list[dict[str, set[str]]] = [
     {"errors": set(), "resources": set()},
     {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
-    {"config": {"msgspec", "yaml"}},
+    {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
     {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}},
     # the capture process: what is below here and above `sources` must stay small
     {"transfer": {"numpy"}},
@@ -22,8 +22,10 @@ ROWS: list[dict[str, set[str]]] = [
     {"sources": {"numpy"}},
     # the middle: no thread, socket, file or clock
     {"features": {"msgspec", "numpy"}, "normalisation": {"numpy"}, "speech": {"earshot", "numpy"}},
-    {"profiles": {"msgspec"}},
-    {"classifier": {"ai_edge_litert", "msgspec", "numpy", "tflite_runtime"}, "decision": {"numpy"}},
+    {"frontend": {"numpy"}, "pooling": {"numpy"}},
+    {"profiles": {"msgspec"}, "manifest": {"msgspec", "numpy"}},
+    {"network": {"ai_edge_litert", "numpy", "tflite_runtime"}},
+    {"classifier": {"numpy"}, "decision": {"numpy"}},
     {"pipeline": {"numpy"}},
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},
     # the wire
@@ -143,11 +145,16 @@ MIDDLE = [
     "features",
     "normalisation",
     "speech",
+    "frontend",
+    "manifest",
+    "pooling",
+    "network",
     "classifier",
     "decision",
     "pipeline",
     "analysis",
     "enrolment",
+    "lanes",
     "kernels",
 ]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serstream.classifier import load_model
 from serstream.events import LABELS
+from serstream.manifest import load_model
 from serstream.resources import packaged
 from serstream.training.card import table
 from serstream.training.evaluate import score

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serstream.classifier import load_model
+from serstream.manifest import load_model
 from serstream.normalisation import LIMIT, UNITS, CepstralMean, in_units
 from serstream.resources import packaged
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serstream.analysis import analyze
-from serstream.classifier import Model, load_model
 from serstream.config import Config, DecisionConfig, SpeechConfig
 from serstream.errors import ConfigError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, encode
+from serstream.manifest import Model, load_model
 from serstream.normalisation import CepstralMean
 from serstream.pipeline import Pipeline, thresholds
 from serstream.resources import packaged

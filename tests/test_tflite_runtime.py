@@ -26,26 +26,29 @@ HEAR = """
 import json, sys
 from importlib import import_module
 import numpy as np, soundfile
-from serstream.classifier import Classifier, interpreter, load_model
-from serstream.features import mfcc
+from serstream.classifier import Classifier
+from serstream.manifest import load_model
+from serstream.network import interpreter
+from serstream.frontend import hear
 from serstream.resources import packaged
-from serstream.speech import SpeechDetector
 
 runtime = sys.argv[1]
 model = load_model(packaged("models/serstream"))
 n = model.manifest.step_frames
 samples = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
-frames = mfcc(samples, model.manifest.front_end)
-speech = SpeechDetector().push(samples)[: len(frames)] >= 0.5
+frames, probabilities = hear(samples, model.manifest.front_end)
+speech = probabilities >= 0.5
 
 classifier = Classifier(model, runtime)
 scores = [classifier.step(frames[i : i + n], speech[i : i + n]) for i in range(0, len(frames), n)]
 
 def bytes_of(network, signature, count):
     run = network.get_signature_runner(signature)
-    ((name, detail),) = run.get_input_details().items()
-    some = (np.arange(count * np.prod(detail["shape"])) * 7919 % 255 - 127).astype(np.int8)
-    outputs = [run(**{name: x}) for x in some.reshape(count, *detail["shape"])]
+    some = {}
+    for name, detail in run.get_input_details().items():
+        values = (np.arange(count * np.prod(detail["shape"])) * 7919 % 255 - 127).astype(np.int8)
+        some[name] = values.reshape(count, *detail["shape"])
+    outputs = [run(**{name: x[i] for name, x in some.items()}) for i in range(count)]
     return {key: [o[key].ravel().tolist() for o in outputs] for key in outputs[0]}
 
 module = import_module({"litert": "ai_edge_litert", "tflite": "tflite_runtime"}[runtime] + ".interpreter")

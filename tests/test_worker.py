@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from serstream.classifier import load_model
 from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
 from serstream.events import AnyEvent, Emotion, Gap, Posterior
+from serstream.manifest import load_model
 from serstream.pipeline import Pipeline
 from serstream.pulled import Pulled
 from serstream.resources import packaged

@@ -27,9 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("prepare", help="compute the features of all clips, once")
     p.add_argument("--data", type=Path, required=True, help="folder with a manifest.csv, or of RAVDESS recordings")
     p.add_argument("--corpora", default=CORPORA, help="which of them to train on (%(default)s)")
-    p.add_argument(
-        "--variants", type=int, default=10, help="renderings of each clip, the first unchanged (%(default)s)"
-    )
+    p.add_argument("--variants", type=int, default=8, help="renderings of each clip, the first unchanged (%(default)s)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     t = commands.add_parser("train", help="fit a network, or go on with it")

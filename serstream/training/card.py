@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from serstream.classifier import Manifest, load_model
 from serstream.errors import SourceError
+from serstream.manifest import Manifest, load_model
 
 HEAD = """| speakers that it never heard | scored | clips | UAR | accuracy | voice UAR | calibration error | uncertain |
 |---|---|---|---|---|---|---|---|

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.classifier import pooling_weights
 from serstream.errors import ConfigError
 from serstream.features import dct_matrix
+from serstream.pooling import pooling_weights
 from serstream.training.corpora import SEXES, emotions_of
 from serstream.training.histories import Histories, channel_offset
 from serstream.training.prepare import Prepared

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from serstream.classifier import load_model, write_manifest
 from serstream.errors import SourceError
 from serstream.events import LABELS
+from serstream.manifest import load_model, write_manifest
 from serstream.training.corpora import Clip, folds, read_corpora
 from serstream.training.score import five_classes, hear, summary
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ import keras
 import msgspec
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from serstream.classifier import Manifest, write_manifest
 from serstream.errors import ConfigError
 from serstream.events import LABELS
+from serstream.manifest import Manifest, write_manifest
 from serstream.training.corpora import group_of
 from serstream.training.crops import CropSampler, trained_emotions
 from serstream.training.fit import rows_of
-from serstream.training.network import build_head, build_trunk
+from serstream.training.network import build_stream, set_stream_weights
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
 from serstream.training.scaling import normalisation
@@ -27,6 +28,9 @@ from serstream.training.scaling import normalisation
 SPEECH_THRESHOLD = 0.95
 """Chosen on ESC-50 fold 2 with networks that heard fold 1 alone: noise stays below it, and most acted speech above."""
 N_CALIBRATION_BATCHES = 6
+
+Inputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""``frames`` and ``weights`` of whole windows, as the network takes them in training."""
 
 
 def load_recipe(run: Path) -> Recipe:
@@ -52,46 +56,55 @@ def convert(model: keras.Model, recipe: Recipe, prepared: Prepared) -> bytes:
     """Quantise to int8 with training speakers' crops as representative data; return the flat buffer."""
     train = rows_of(prepared, recipe, "train")
     sampler = CropSampler(prepared, train, recipe, normalisation(prepared, train))
-    step_window = recipe.shape.receptive_field_frames + recipe.step_frames - recipe.shape.stride
-    trunk = build_trunk(recipe.shape, step_window, prepared.front_end.n_mfcc)
-    trunk.set_weights(model.get_layer("trunk").get_weights())
-    head = build_head(recipe.shape, len(sampler.emotions))
-    head.set_weights(model.get_layer("head").get_weights())
+    return quantise(model, recipe, [sampler.batch(1_000_000, i)[:2] for i in range(N_CALIBRATION_BATCHES)])
+
+
+def quantise(model: keras.Model, recipe: Recipe, batches: Sequence[Inputs]) -> bytes:
+    """Return the network in int8; representative are the inputs ``batches``."""
+    stream = build_stream(recipe.shape, None, model.inputs[0].shape[-1])
+    set_stream_weights(stream, model.get_layer("trunk"))
+    head = model.get_layer("head")
     pool = keras.Model(model.inputs, model.get_layer("speech_pooling").output)
-    batches = [sampler.batch(1_000_000, i) for i in range(N_CALIBRATION_BATCHES)]
     with tempfile.TemporaryDirectory() as folder:
-        _save_signatures(trunk, head, step_window, folder)
+        _save_signatures(stream, head, recipe.step_frames, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["trunk", "head"])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
-        converter.representative_dataset = lambda: _representative(batches, pool, step_window)
+        converter.representative_dataset = lambda: _representative(stream, pool, recipe, batches)
         return bytes(converter.convert())
 
 
-def _save_signatures(trunk: keras.Model, head: keras.Model, step_window: int, folder: str) -> None:
+def _save_signatures(stream: keras.Model, head: keras.Model, step_frames: int, folder: str) -> None:
     module = tf.Module()
     # Keras 3 wraps its variables; a SavedModel keeps only those that a tf.Module lists itself.
-    module.variables_of_both = [v.value for v in trunk.variables + head.variables]
-    n_mfcc, n_pooled = trunk.input_shape[-1], head.input_shape[-1]
+    module.variables_of_both = [v.value for v in stream.variables + head.variables]
+    shapes = {name: (None, 1, t.shape[2] or step_frames, t.shape[3]) for name, t in stream.input.items()}
 
-    @tf.function(input_signature=[tf.TensorSpec((1, step_window, n_mfcc), tf.float32, "frames")])  # type: ignore[untyped-decorator]
-    def run_trunk(frames: Any) -> Any:
-        return {"activations": trunk(frames, training=False)}
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name) for name, shape in shapes.items()])  # type: ignore[untyped-decorator]
+    def run_trunk(*tensors: Any) -> Any:
+        return stream(dict(zip(shapes, tensors, strict=True)), training=False)
 
-    @tf.function(input_signature=[tf.TensorSpec((1, n_pooled), tf.float32, "pooled")])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec(head.input_shape, tf.float32, "pooled")])  # type: ignore[untyped-decorator]
     def run_head(pooled: Any) -> Any:
         return head(pooled, training=False)
 
     tf.saved_model.save(module, folder, signatures={"trunk": run_trunk, "head": run_head})
 
 
-def _representative(batches: list[Any], pool: keras.Model, step_window: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    for batch in batches:
-        pooled = pool([batch.frames, batch.weights]).numpy()
-        for i in range(len(pooled)):
-            yield "trunk", {"frames": np.clip(batch.frames[i : i + 1, -step_window:], -6.0, 6.0)}
-            yield "head", {"pooled": pooled[i : i + 1]}
+def _representative(
+    stream: keras.Model, pool: keras.Model, recipe: Recipe, batches: Sequence[Inputs]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    step = recipe.step_frames
+    for frames, weights in batches:
+        x = np.clip(frames, -6.0, 6.0)[:, None]
+        tensors = {
+            name: np.zeros((len(x), *t.shape[1:]), np.float32) for name, t in stream.input.items() if name != "frames"
+        }
+        tensors = stream.predict_on_batch(tensors | {"frames": x[:, :, x.shape[2] % step : -step]})
+        del tensors["activations"]
+        yield "trunk", tensors | {"frames": x[:, :, -step:]}
+        yield "head", {"pooled": pool([frames, weights]).numpy()}
 
 
 def export(run: Path, prepared: Prepared, folder: Path, *, name: str, command: str) -> Manifest:

@@ -1,6 +1,7 @@
 """The network: a trunk of valid temporal convolutions, pooling over speech, and a head.
 
-Training runs the three as one Keras model. The runtime runs trunk and head as int8 and pools in integers between.
+Training runs the three as one Keras model. The runtime runs trunk and head as int8 and pools in integers between; it
+runs the trunk a step at a time, in the form of :func:`build_stream`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,33 @@ def build_trunk(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> keras
         y = layers.BatchNormalization(momentum=0.9)(y)
         x = layers.ReLU()(layers.Add()([y, layers.Cropping1D((shape.kernel - 1, 0))(x)]))
     return keras.Model(frames, x, name="trunk")
+
+
+def build_stream(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> keras.Model:
+    """Return the trunk a step at a time: it computes what the step adds, from what it remembers of those before.
+
+    Inputs are ``frames`` (n, 1, n_frames, n_mfcc) and, before the convolution ``i``, the last values of its input,
+    ``state_i`` (n, 1, kernel - stride, channels). Outputs are ``activations`` (n, 1, outputs, channels) and the next
+    states by the names of the inputs. The axis of 1 is the height of the 2-D convolutions that TFLite makes of 1-D
+    ones: with it nothing is reshaped, and any number of streams and of frames fits the converted network.
+    """
+    frames = x = keras.Input((1, n_frames, n_mfcc), name="frames")
+    states, after = {}, {}
+    for i, kernel in enumerate((shape.first_kernel, *[shape.kernel] * (shape.n_blocks + 1))):
+        stride = 2 if i < 2 else 1
+        states[f"state_{i}"] = state = keras.Input((1, kernel - stride, x.shape[-1]), name=f"state_{i}")
+        seen = layers.Concatenate(axis=2)([state, x])
+        after[f"state_{i}"] = seen[:, :, stride - kernel :]
+        convolution = layers.SeparableConv2D if i else layers.Conv2D
+        y = convolution(shape.channels, (1, kernel), strides=stride, use_bias=False)(seen)
+        y = layers.BatchNormalization()(y)
+        x = layers.ReLU()(layers.Add()([y, x]) if stride == 1 else y)
+    return keras.Model({"frames": frames} | states, {"activations": x} | after, name="stream")
+
+
+def set_stream_weights(stream: keras.Model, trunk: keras.Model) -> None:
+    """Give the streaming form the weights of a trunk, kernels with the axis of 1 in front."""
+    stream.set_weights([w.reshape(v.shape) for w, v in zip(trunk.get_weights(), stream.weights, strict=True)])
 
 
 def build_head(shape: NetworkShape, n_emotions: int) -> keras.Model:

@@ -12,18 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.analysis import analyze, open_pipeline
-from serstream.classifier import POOLING_EPSILON, Manifest, Model, load_model, pooling_weights, softmax
+from serstream.classifier import softmax
 from serstream.config import Config
 from serstream.decision import PosteriorMean
 from serstream.errors import ModelError
 from serstream.events import LABELS
-from serstream.features import mfcc
+from serstream.frontend import hear
+from serstream.manifest import Manifest, Model, load_model
 from serstream.normalisation import CepstralMean
+from serstream.pooling import POOLING_EPSILON, pooling_weights
 from serstream.training.corpora import Clip
 from serstream.training.evaluate import clips_to_score
 from serstream.training.export import load_run
 from serstream.training.network import build_trunk
-from serstream.training.prepare import read_clip, speech_frames
+from serstream.training.prepare import SPEECH_PROBABILITY, read_clip
 from serstream.training.recipe import Recipe
 from serstream.training.score import answers, label_of, recalls
 
@@ -43,8 +45,8 @@ class FloatNetwork(NamedTuple):
         ``mean`` is what the clip is normalised by, and is moved on.
         """
         m = self.manifest
-        frames = mfcc(samples, m.front_end)
-        speech = speech_frames(samples, len(frames))
+        frames, heard = hear(samples, m.front_end)
+        speech = heard >= SPEECH_PROBABILITY
         posterior = PosteriorMean()
         if len(frames) >= m.stride:
             pooled, shares = self._segments(self._activations(mean.normalise(frames, speech)), speech)
@@ -123,9 +125,9 @@ def compare(network: FloatNetwork, model: Model, clips: Sequence[Clip], *, froze
         heard = network.hear(samples, new_mean(frozen=frozen))
         if heard is not None:
             exact[i] = collapse(heard)[0]
-        heard = analyze([samples], model, Config(), new_mean(frozen=frozen)).emotion
-        if heard is not None:
-            quantised[i] = collapse(heard)[0]
+        posterior = analyze([samples], model, Config(), new_mean(frozen=frozen)).posterior
+        if posterior is not None:
+            quantised[i] = posterior
     difference = np.abs(exact - quantised)
     difference = difference[~np.isnan(difference)]
     return Comparison(

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.errors import SourceError
-from serstream.features import FrontEnd, mfcc
+from serstream.features import FrontEnd
+from serstream.frontend import hear
 from serstream.recordings import read_file
 from serstream.speech import FRAME_LENGTH, SpeechDetector
 from serstream.training.augment import FLOOR_DBFS, Scene, augment, draw_scene, floor_below, noise_floor, rms
@@ -57,15 +58,17 @@ def read_clip(path: Path) -> NDArray[np.float32]:
     return np.concatenate([np.empty(0, np.float32), *read_file(path)])
 
 
-def speech_frames(samples: NDArray[np.float32], n_frames: int) -> NDArray[np.bool_]:
-    """Return which of the first ``n_frames`` MFCC frames begin in speech."""
-    return np.asarray(SpeechDetector().push(samples)[:n_frames] >= SPEECH_PROBABILITY)
+def speech_of(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which samples of a recording are speech; those behind its last whole frame are none."""
+    detected = SpeechDetector().push(samples) >= SPEECH_PROBABILITY
+    spread = np.repeat(detected, FRAME_LENGTH)
+    return np.pad(spread, (0, samples.size - spread.size))
 
 
 def speech_level(samples: NDArray[np.float32]) -> float:
     """Return the root mean square of the speech in a recording; of all of it where there is none."""
-    spread = np.repeat(SpeechDetector().push(samples) >= SPEECH_PROBABILITY, FRAME_LENGTH)
-    return rms(samples[: spread.size][spread]) if spread.any() else rms(samples)
+    speech = speech_of(samples)
+    return rms(samples[speech] if speech.any() else samples)
 
 
 def render(
@@ -83,8 +86,8 @@ def render(
 
 
 def _heard(samples: NDArray[np.float32], front_end: FrontEnd, warp: float) -> Rendering:
-    features = mfcc(samples, front_end, warp=warp).astype(np.float16)
-    return features, speech_frames(samples, len(features))
+    frames, speech = hear(samples, front_end, warp=warp)
+    return frames.astype(np.float16), speech >= SPEECH_PROBABILITY
 
 
 def scenes_of(clip: Clip, n: int, n_noises: int, seed: int) -> list[Scene]:

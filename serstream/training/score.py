@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.analysis import analyze
-from serstream.classifier import Model, load_model
 from serstream.config import Config
 from serstream.events import LABELS
+from serstream.manifest import Model, load_model
 from serstream.recordings import read_file
 from serstream.training.corpora import SEXES, Clip
 
@@ -49,11 +49,10 @@ def _hear(path: Path) -> tuple[list[float], list[float], list[float], bool]:
     model, config = _worker["model"], _worker["config"]
     heard = analyze(read_file(path), model, config)
     n = len(model.manifest.emotions)
-    if heard.emotion is None or heard.voice is None or heard.analysis.posterior is None:
+    if heard.emotion is None or heard.posterior is None or heard.voice is None:
         return [np.nan] * n, [np.nan] * len(LABELS), [np.nan] * 2, True
-    posterior = [heard.analysis.posterior[label] for label in LABELS]
     uncertain = not any(s.state in LABELS for s in heard.analysis.steps)
-    return heard.emotion.tolist(), posterior, heard.voice.tolist(), uncertain
+    return heard.emotion.tolist(), heard.posterior.tolist(), heard.voice.tolist(), uncertain
 
 
 def five_classes(clips: Sequence[Clip]) -> list[Clip]:

@@ -9,10 +9,10 @@ import soundfile
 from training_process import ROOT, train
 
 from serstream.analysis import analyze
-from serstream.classifier import load_model
 from serstream.config import Config
 from serstream.errors import ConfigError, SourceError
 from serstream.events import LABELS
+from serstream.manifest import load_model
 from serstream.resources import packaged
 from serstream.training.corpora import Clip, noise_clips, read_corpora
 from serstream.training.evaluation import plan

@@ -14,15 +14,17 @@ import pytest
 from training_process import ROOT, train
 
 from serstream.analysis import analyze
-from serstream.classifier import Classifier, load_model, pooling_weights, softmax, write_manifest
+from serstream.classifier import Classifier, softmax
 from serstream.config import Config, DecisionConfig
 from serstream.decision import PosteriorMean
 from serstream.events import LABELS
-from serstream.features import mfcc
+from serstream.frontend import hear
+from serstream.manifest import load_model, write_manifest
+from serstream.pooling import pooling_weights
 from serstream.recordings import read_file
 from serstream.resources import packaged
 from serstream.training.corpora import READ, Clip, read_corpora
-from serstream.training.prepare import load_prepared, read_clip, speech_frames
+from serstream.training.prepare import load_prepared, read_clip
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -149,7 +151,7 @@ def test_int8_and_float_say_nearly_the_same(runs: Runs, model_folder: Path, ravd
     model = model._replace(manifest=msgspec.structs.replace(model.manifest, temperature=1.0))
     quantised, exact = [], []
     for path in sorted(ravdess.rglob("*.wav"))[::3]:
-        frames = mfcc(read_clip(path), model.manifest.front_end)
+        frames, _ = hear(read_clip(path), model.manifest.front_end)
         frames = frames[: len(frames) // 16 * 16]
         classifier = Classifier(model)
         scores = [classifier.step(frames[i : i + 16], np.ones(16, bool)) for i in range(0, len(frames), 16)]
@@ -210,8 +212,8 @@ def test_the_float_network_hears_a_clip_as_the_whole_network_hears_its_segments(
 
     manifest = msgspec.structs.replace(load_model(model_folder).manifest, temperature=1.0)
     clip = read_corpora(ravdess)[7]
-    frames = mfcc(read_clip(clip.path), manifest.front_end)
-    speech = speech_frames(read_clip(clip.path), len(frames))
+    frames, probabilities = hear(read_clip(clip.path), manifest.front_end)
+    speech = probabilities >= 0.5
     network, recipe = load_run(runs.whole)
     mean = PosteriorMean()
     for first in range(0, len(frames) // 4 * 4, 16):

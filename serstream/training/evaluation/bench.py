@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.classifier import Model
 from serstream.config import Config
+from serstream.manifest import Model
 from serstream.normalisation import CepstralMean
 from serstream.training.corpora import Clip
 from serstream.training.evaluation.counts import Table

@@ -9,16 +9,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.config import Config
 from serstream.events import LABELS
 from serstream.normalisation import CepstralMean
 from serstream.training.corpora import SEXES, Clip
 from serstream.training.evaluation.bench import Bench, Job, Means, confusion
 from serstream.training.evaluation.counts import BESIDE, COLUMNS, N_BINS, SECONDS, Changed, Clips
-from serstream.training.evaluation.listening import NOTHING, Heard, Samples, listen, speech_of
+from serstream.training.evaluation.listening import NOTHING, Heard, listen
 from serstream.training.evaluation.perturbations import Spoken, conditions
 from serstream.training.evaluation.plan import N_ORDERS, generator
-from serstream.training.prepare import read_clip
+from serstream.training.prepare import read_clip, speech_level
 from serstream.training.score import asked_for, label_of
 
 WARM_S = 30.0
@@ -98,7 +97,7 @@ def perturb(bench: Bench, job: Job, means: Means) -> dict[str, Any]:
     """Return what a speaker's clips are heard as under every condition; online, all clips under one, in one order."""
     clips = job.clips
     samples = [read_clip(c.path) for c in clips]
-    levels = [speech_level(s, bench.config) for s in samples]
+    levels = [speech_level(s) for s in samples]
     asked = [label_of(c) for c in clips]
     found: dict[str, Changed] = {}
     clean: list[int] = []
@@ -111,10 +110,3 @@ def perturb(bench: Bench, job: Job, means: Means) -> dict[str, Any]:
         same = sum(a == b for a, b in zip(said, clean, strict=True))
         found[name] = Changed(confusion(asked, said, len(LABELS)), same)
     return {"robustness": {job.speaker.corpus: {job.column: msgspec.to_builtins(found)}}}
-
-
-def speech_level(samples: Samples, config: Config) -> float:
-    """Return the root mean square of the speech in a clip; of all of it where there is none."""
-    speech = speech_of(samples, config)
-    heard = samples[speech] if speech.any() else samples
-    return float(np.sqrt(np.mean(np.square(heard, dtype=np.float64))))

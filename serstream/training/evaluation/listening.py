@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.analysis import open_pipeline
-from serstream.classifier import Manifest, Model
 from serstream.config import SAMPLE_RATE, Config
 from serstream.enrolment import Enrolment
 from serstream.events import LABELS, AnyEvent, Posterior, Speech
+from serstream.manifest import Manifest, Model
 from serstream.normalisation import CepstralMean
 from serstream.pipeline import Pipeline
-from serstream.speech import FRAME_LENGTH, SpeechDetector
 from serstream.training.evaluation.counts import SECONDS
 
 Samples = NDArray[np.float32]
@@ -110,12 +109,6 @@ def speech_steps(events: Sequence[AnyEvent]) -> list[tuple[Posterior, float]]:
     steps = [e for e in events if isinstance(e, Posterior)]
     before = [0, *(e.sample for e in steps)]
     return [(e, e.speech * (e.sample - b) / SAMPLE_RATE) for e, b in zip(steps, before, strict=False)]
-
-
-def speech_of(samples: Samples, config: Config) -> NDArray[np.bool_]:
-    """Return which samples of a clip are speech; those behind its last whole frame of 16 ms are none."""
-    frames = SpeechDetector().push(samples) >= config.speech.threshold
-    return np.pad(np.repeat(frames, FRAME_LENGTH), (0, samples.size - frames.size * FRAME_LENGTH))
 
 
 def profile(clips: Sequence[Samples], manifest: Manifest, config: Config) -> list[float] | None:

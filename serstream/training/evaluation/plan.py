@@ -9,8 +9,8 @@ from zlib import crc32
 
 import numpy as np
 
-from serstream.classifier import Manifest
 from serstream.errors import ConfigError, SourceError
+from serstream.manifest import Manifest
 from serstream.training.corpora import EMOTIONS, READ, Clip, folds, read_aloud
 from serstream.training.score import five_classes
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from serstream.classifier import load_model
 from serstream.config import Config
 from serstream.errors import ConfigError
+from serstream.manifest import load_model
 from serstream.training.corpora import Clip, read_corpora
 from serstream.training.evaluation.bench import Bench, Column, Job, Means, Part
 from serstream.training.evaluation.clips import hear, perturb

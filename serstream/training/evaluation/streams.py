@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from serstream.config import SAMPLE_RATE, Config
+from serstream.config import SAMPLE_RATE
 from serstream.events import LABELS, Emotion, Speech
 from serstream.training.corpora import Clip
 from serstream.training.evaluation.bench import Bench, Column, Job, Means
 from serstream.training.evaluation.counts import Noise, Reading, Streams
-from serstream.training.evaluation.listening import Samples, speech_of, speech_steps, stream
+from serstream.training.evaluation.listening import Samples, speech_steps, stream
 from serstream.training.evaluation.matching import (
     Span,
     delays,
@@ -24,7 +24,7 @@ from serstream.training.evaluation.matching import (
     utterances,
 )
 from serstream.training.evaluation.plan import generator
-from serstream.training.prepare import read_clip
+from serstream.training.prepare import read_clip, speech_of
 from serstream.training.score import label_of
 
 PAUSE_S = (1.0, 2.0)
@@ -35,7 +35,7 @@ def hear_stream(bench: Bench, job: Job, means: Means) -> dict[str, Any]:
     """Return how the events of a speaker's joined clips agree with what was said in them."""
     rng = generator(job.speaker.name, "stream")
     clips = [job.clips[i] for i in rng.permutation(len(job.clips))]
-    samples, said = joined(clips, [read_clip(c.path) for c in clips], bench.config, rng)
+    samples, said = joined(clips, [read_clip(c.path) for c in clips], rng)
     events = stream(samples, bench.model, bench.config, means())
     heard, spoken = spans(events), utterances(events)
     found = Streams(
@@ -50,9 +50,7 @@ def hear_stream(bench: Bench, job: Job, means: Means) -> dict[str, Any]:
     return {"streams": {job.speaker.corpus: {job.column: msgspec.to_builtins(found)}}}
 
 
-def joined(
-    clips: Sequence[Clip], samples: Sequence[Samples], config: Config, rng: np.random.Generator
-) -> tuple[Samples, list[Span]]:
+def joined(clips: Sequence[Clip], samples: Sequence[Samples], rng: np.random.Generator) -> tuple[Samples, list[Span]]:
     """Join clips with pauses of 1 to 2 s over a faint floor; return the stream, and where speech stands in it."""
     parts: list[Samples] = []
     said: list[Span] = []
@@ -60,7 +58,7 @@ def joined(
     for clip, y in zip(clips, samples, strict=True):
         pause = np.zeros(int(rng.uniform(*PAUSE_S) * SAMPLE_RATE), np.float32)
         begin = at + pause.size
-        speech = np.flatnonzero(speech_of(y, config))
+        speech = np.flatnonzero(speech_of(y))
         if speech.size:
             start_s, end_s = ((begin + int(n)) / SAMPLE_RATE for n in (speech[0], speech[-1] + 1))
             said.append(Span(LABELS[label_of(clip)], start_s, end_s))

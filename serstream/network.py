@@ -1,0 +1,201 @@
+"""The int8 network of a model: a trunk that computes what a step adds, and a head; any number of streams in a call.
+
+What the trunk's convolutions saw before a step is its state: int8 tensors that it takes and gives back, each of one
+scale, so the steps of a stream give the bytes of one run over the whole of it, whoever shares its calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.errors import ModelError
+from serstream.manifest import Model
+
+State = dict[str, NDArray[np.int8]]
+"""What the trunk remembers, by the name of the tensor: each (n, 1, values, channels) for ``n`` streams."""
+
+
+def interpreter(content: bytes, runtime: str = "litert") -> Any:
+    """Return an interpreter of LiteRT, or of its predecessor tflite-runtime, on one thread.
+
+    Raises
+    ------
+    ModelError
+        If the runtime is not installed, does not fit this NumPy, or refuses the network.
+    """
+    module = {"litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}[runtime]
+    remedies = {
+        "litert": "pip install ai-edge-litert",
+        "tflite": "pip install 'serstream[tflite]' on Python 3.11",
+    }
+    try:
+        factory = import_module(module).Interpreter
+    except ImportError as error:
+        raise ModelError(f"runtime {runtime} is not installed ({error}); {remedies[runtime]}") from error
+    if runtime == "tflite" and int(np.__version__.partition(".")[0]) >= 2:
+        raise ModelError(f"runtime tflite needs NumPy 1.26, here is {np.__version__}; {remedies[runtime]}")
+    try:
+        return factory(model_content=content, num_threads=1)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"runtime {runtime} cannot run the model: {error}; export the model again") from error
+
+
+class Network:
+    """Trunk and head of a model. Called from one thread only.
+
+    Parameters
+    ----------
+    model : Model
+    runtime : {'litert', 'tflite'}
+
+    Attributes
+    ----------
+    at_rest : State
+        That of one stream before which there were normalised zero vectors and nothing else.
+    channels : int
+        Values of an output of the trunk.
+    output_scale : tuple of float and int
+        Scale and zero point of the trunk's outputs.
+
+    Raises
+    ------
+    ModelError
+        If the runtime is missing or refuses the network, or the network does not fit its manifest.
+    """
+
+    def __init__(self, model: Model, runtime: str = "litert") -> None:
+        self._manifest = model.manifest
+        with _without_chatter():
+            network = interpreter(model.content, runtime)
+            self._trunk, self._head = _Signature(network, "trunk"), _Signature(network, "head")
+            self.channels = self._trunk.channels("activations")
+            self._check()
+            self.output_scale = self._trunk.scale("activations")
+            # the first run allocates and prepares: it must not be the first step of a stream
+            self.at_rest = self._state_at_rest()
+            self.head(np.zeros((1, 2 * self.channels)))
+
+    def _check(self) -> None:
+        m, c = self._manifest, self.channels
+        frames, outputs = (1, 1, m.step_frames, m.front_end.n_mfcc), (1, 1, m.step_frames // m.stride, c)
+        self._trunk.check({"frames": frames}, {"activations": outputs})
+        self._head.check({"pooled": (1, 2 * c)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2), "speech": (1, 2)})
+
+    def _state_at_rest(self) -> State:
+        m = self._manifest
+        zeros = np.zeros((1, m.step_frames, m.front_end.n_mfcc), np.float32)
+        state = {name: np.zeros(shape, np.int8) for name, shape in self._trunk.states().items()}
+        for _ in range(math.ceil(m.context_frames / m.step_frames)):
+            _, state = self.trunk(zeros, state)
+        _, after = self.trunk(zeros, state)
+        if not all(np.array_equal(after[name], state[name]) for name in state):
+            raise ModelError(
+                f"the model's trunk remembers more than context_frames {m.context_frames}; export the model again"
+            )
+        return state
+
+    def trunk(self, frames: NDArray[np.float32], state: State) -> tuple[NDArray[np.int8], State]:
+        """Run the trunk on a step of every stream.
+
+        Parameters
+        ----------
+        frames : ndarray of shape (n, step_frames, n_mfcc)
+            Normalised cepstra.
+        state : State
+            What the trunk remembers of each of the ``n`` streams; it is left as it is.
+
+        Returns
+        -------
+        outputs : ndarray of shape (n, step_frames // stride, channels), int8
+        state : State
+            What to give with the next step.
+        """
+        after = self._trunk.run(frames=_quantise(frames, self._trunk.scale("frames"))[:, None], **state)
+        return after.pop("activations")[:, 0], after
+
+    def head(self, pooled: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return the logits of pooled statistics (n, 2 channels): ``emotion``, ``voice``, ``speech``, each (n, k)."""
+        out = self._head.run(pooled=_quantise(pooled, self._head.scale("pooled")))
+        return {name: _dequantise(q, self._head.scale(name)) for name, q in out.items()}
+
+
+class _Signature:
+    """One entry of the network; its named tensors and their quantisation."""
+
+    def __init__(self, network: Any, name: str) -> None:
+        try:
+            self.run = network.get_signature_runner(name)
+            self._in, self._out = self.run.get_input_details(), self.run.get_output_details()
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"the model has no usable signature {name}: {error}; export the model again") from error
+        self._name = name
+
+    def channels(self, tensor: str) -> int:
+        """Return the last size of an output; 0 if there is no such output."""
+        return int(self._out[tensor]["shape"][-1]) if tensor in self._out else 0
+
+    def states(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what goes out to come in again."""
+        return {k: shape for k, shape in _int8_shapes(self._in).items() if k in self._out}
+
+    def check(self, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
+        """Raise :class:`ModelError` unless it has these int8 tensors besides its states, and those keep their scale."""
+        states = self.states()
+        found, needed = (_int8_shapes(self._in), _int8_shapes(self._out)), (inputs | states, outputs | states)
+        if found != needed:
+            raise ModelError(
+                f"signature {self._name} of the model has int8 tensors {found[0] | found[1]}, "
+                f"its manifest needs {inputs | outputs}; export the model again"
+            )
+        if moved := [k for k in states if self._in[k]["quantization"] != self._out[k]["quantization"]]:
+            raise ModelError(
+                f"signature {self._name} of the model gives {moved[0]} back at another scale than it takes it; "
+                "export the model again"
+            )
+
+    def scale(self, tensor: str) -> tuple[float, int]:
+        """Return scale and zero point of a tensor."""
+        scale, zero = (self._in | self._out)[tensor]["quantization"]
+        return float(scale), int(zero)
+
+
+def _int8_shapes(details: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes for a batch of one."""
+    return {k: tuple(map(int, d["shape"])) for k, d in details.items() if d["dtype"] is np.int8}
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep the runtime's notes of what goes well (``INFO: ...``, written by its C++ part) off standard error."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as heard:
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            heard.seek(0)
+            for line in heard:
+                if not line.startswith(b"INFO:"):
+                    os.write(2, line)
+
+
+def _quantise(x: NDArray[Any], scale: tuple[float, int]) -> NDArray[np.int8]:
+    """Round to int8, saturating."""
+    return np.asarray(np.clip(np.rint(x / scale[0]) + scale[1], -128, 127), np.int8)
+
+
+def _dequantise(q: NDArray[np.int8], scale: tuple[float, int]) -> NDArray[np.float64]:
+    return (q.astype(np.float64) - scale[1]) * scale[0]

@@ -1,0 +1,75 @@
+"""Pooling between trunk and head: mean and deviation of the outputs, from integer sums that move with the segment."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+POOLING_EPSILON = 1e-5
+"""Added to the variance under the square root, in squared units of the trunk's outputs, as in training."""
+
+
+def pooling_weights(speech: NDArray[np.bool_], stride: int, evidence_frames: int) -> NDArray[np.int64]:
+    """Return how much each output of the trunk counts in pooling.
+
+    An output is of as much use as there was speech in what it saw: at the beginning of an utterance, little.
+
+    Parameters
+    ----------
+    speech : ndarray of shape (evidence_frames + n,)
+        Which frames are speech; the last ``n`` are those of the outputs.
+    stride : int
+        Frames of an output.
+    evidence_frames : int
+        Frames, up to the last of an output, in which speech is counted.
+
+    Returns
+    -------
+    weights : ndarray of shape (n // stride,), int64
+        The number of speech frames, 0 to ``evidence_frames``; 0 where less than half of an output's own are speech.
+    """
+    before = np.concatenate([[0], np.cumsum(speech)])
+    ends = np.arange(evidence_frames + stride, len(before), stride)
+    spoken = 2 * (before[ends] - before[ends - stride]) >= stride
+    return np.asarray(np.where(spoken, before[ends] - before[ends - evidence_frames], 0), np.int64)
+
+
+class MovingStatistics:
+    """Weighted mean and deviation of the last outputs: what a push brings is added, what it drives out taken away.
+
+    The sums are of integers, so they equal those of the whole segment added up anew.
+
+    Parameters
+    ----------
+    n_outputs : int
+        Outputs of a segment.
+    channels : int
+        Values of an output.
+    """
+
+    def __init__(self, n_outputs: int, channels: int) -> None:
+        self._outputs = np.zeros((n_outputs, channels), np.int8)
+        self._weights = np.zeros(n_outputs, np.int64)
+        self._total, self._squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+
+    def push(self, outputs: NDArray[np.int8], weights: NDArray[np.int64]) -> None:
+        """Take the next outputs (n, channels) of the trunk, with the weight of each (n,), in place of the oldest."""
+        n = len(outputs)
+        moved = np.concatenate([self._outputs[:n], outputs]).astype(np.int64)
+        change = np.concatenate([-self._weights[:n], weights])
+        self._total += change @ moved
+        self._squares += change @ (moved * moved)
+        self._outputs = np.concatenate([self._outputs[n:], outputs])
+        self._weights = np.concatenate([self._weights[n:], weights])
+
+    @property
+    def n_spoken(self) -> int:
+        """The number of outputs that weigh something."""
+        return int(np.count_nonzero(self._weights))
+
+    def pooled(self, scale: tuple[float, int]) -> NDArray[np.float64]:
+        """Return mean and deviation (2 channels,) of outputs of a scale and zero point; some must weigh something."""
+        n = int(self._weights.sum())
+        mean = (self._total / n - scale[1]) * scale[0]
+        variance = (n * self._squares - self._total * self._total) / (n * n) * scale[0] ** 2
+        return np.concatenate([mean, np.sqrt(variance + POOLING_EPSILON)])
