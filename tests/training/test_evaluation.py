@@ -18,10 +18,10 @@ from serstream.training.corpora import Clip, noise_clips, read_corpora
 from serstream.training.evaluation import plan
 from serstream.training.evaluation.bench import Bench, Job
 from serstream.training.evaluation.counts import COLUMNS, SECONDS, Result, read
-from serstream.training.evaluation.listening import listen, profile, speech_of
+from serstream.training.evaluation.listening import listen, profile
 from serstream.training.evaluation.run import do, jobs
 from serstream.training.evaluation.streams import joined
-from serstream.training.prepare import read_clip
+from serstream.training.prepare import read_clip, speech_of
 
 TWIN = Path(__file__).parent.parent / "models" / "fold1"
 """Trained on RAVDESS and CREMA-D without fold 1."""
@@ -186,12 +186,12 @@ def test_every_second_reader_is_heard_and_enrolled_on_other_recordings(data: Pat
 def test_a_stream_holds_its_clips_where_it_says_with_pauses_between(ravdess: Path) -> None:
     clips = [c for c in read_corpora(ravdess) if c.speaker == "ravdess-A02"][:3]
     samples = [read_clip(c.path) for c in clips]
-    stream, said = joined(clips, samples, CONFIG, np.random.default_rng(3))
+    stream, said = joined(clips, samples, np.random.default_rng(3))
     assert [s.label for s in said] == [c.emotion for c in clips]
     silence_s = (stream.size - sum(s.size for s in samples)) / 16_000
     assert 3.0 <= silence_s <= 6.0
     for span, y in zip(said, samples, strict=True):
-        first = int(np.flatnonzero(speech_of(y, CONFIG))[0])
+        first = int(np.flatnonzero(speech_of(y))[0])
         begin = round(span.start_s * 16_000) - first
         assert np.abs(stream[begin : begin + y.size] - y).max() < 0.01
         floor = stream[begin - 16_000 : begin]
