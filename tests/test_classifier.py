@@ -52,10 +52,12 @@ def test_streamed_equals_recomputed_from_segment_and_context(model: Model, class
 
 
 @pytest.mark.corpus
-@pytest.mark.timeout(3_600)
-def test_on_every_recording_streamed_equals_one_run_over_the_whole(model: Model, corpus: Path) -> None:
+@pytest.mark.timeout(1_800)
+def test_on_recordings_streamed_equals_one_run_over_the_whole(model: Model, corpus: Path) -> None:
+    """Of every eighth recording, or of all with SERSTREAM_ALL_RECORDINGS=1."""
+    every = 1 if os.environ.get("SERSTREAM_ALL_RECORDINGS") else 8
     recomputed, different, n_scores = Recomputed(model), [], 0
-    for clip in read_corpora(corpus):
+    for clip in read_corpora(corpus)[::every]:
         frames, probabilities = hear(read_clip(clip.path), model.manifest.front_end)
         speech = probabilities >= SPEECH_PROBABILITY
         streamed = as_bytes(run(Classifier(model), frames, speech))
@@ -63,7 +65,7 @@ def test_on_every_recording_streamed_equals_one_run_over_the_whole(model: Model,
             different.append(clip.path)
         n_scores += sum(s is not None for s in streamed)
     assert different == []
-    assert n_scores > 50_000
+    assert n_scores > 50_000 / every
 
 
 def test_an_output_weighs_as_much_as_there_was_speech_in_what_it_saw() -> None:
