@@ -1,8 +1,8 @@
-"""Numba loops of the front end: taper, real FFT, mel bands, logarithm, DCT. Arrays in, arrays out.
+"""Numba loops: taper, real FFT, mel bands, logarithm, DCT; the moving mean; pooling. Arrays in, arrays out.
 
-``LANES`` frames are computed side by side, a lane each (see :mod:`serstream.lanes`), and lanes that no frame needs
-repeat the last one: the result of a frame does not depend on its neighbours, nor on where a block begins. Numba's
-cache watches this file alone: after a change of ``lanes`` save this one too.
+``LANES`` frames of MFCC are computed side by side, a lane each (see :mod:`serstream.lanes`), and lanes that no frame
+needs repeat the last one: the result of a frame does not depend on its neighbours, nor on where a block begins.
+Numba's cache watches this file alone: after a change of ``lanes`` save this one too.
 """
 
 import pickle
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import float32, float64, int64, njit, void
+from numba import boolean, float32, float64, int8, int64, njit, void
 
 from serstream.lanes import LANES, load, load_spread, load_transposed, log, spread, store
 
@@ -24,10 +24,12 @@ def _compile(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     """Compile at once and keep the machine code on disk, or in memory alone where no cache can be written."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        # without the error model every division would look for a zero, and none be done with others at once
+        options = {"nogil": True, "error_model": "numpy"}
         try:
-            return njit(signature, nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+            return njit(signature, cache=True, **options)(function)  # type: ignore[no-any-return]
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-            return njit(signature, nogil=True)(function)  # type: ignore[no-any-return]
+            return njit(signature, **options)(function)  # type: ignore[no-any-return]
 
     return decorate
 
@@ -175,6 +177,57 @@ def _rows(n):
     room = np.empty((n + 1) * LANES, np.float32)
     start = -(room.ctypes.data // 4) % LANES
     return room[start : start + n * LANES]
+
+
+def _normalise(frames, moves, prior, prior_frames, history_frames, std, limit, units, total, count):
+    for f in range(len(frames)):
+        weight = prior_frames + count
+        for k in range(total.size):
+            x = np.float64(frames[f, k])
+            frames[f, k] = np.float32((x - (prior[k] + total[k] / units) / weight) / std[k])
+            if moves[f]:
+                total[k] += np.int64(np.rint(min(max(x, -limit), limit) * units))
+        count += moves[f]
+        if count == history_frames:
+            total >>= 1
+            count //= 2
+    return count
+
+
+_d = float64[::1]
+normalise = _compile(int64(_m, boolean[::1], _d, float64, int64, _v, float64, float64, _i, int64))(_normalise)
+"""Take from every frame the mean before it, divide by ``std``, move ``total`` on, and return the new count.
+
+``prior`` is the sum of ``prior_frames`` frames, ``total`` that of ``count`` frames, in whole ``units``.
+"""
+
+
+def _move_sums(kept, kept_weights, at, outputs, weights, total, squares):
+    for i in range(len(outputs)):
+        new, old = weights[i], kept_weights[at]
+        for k in range(total.size):
+            x, y = np.int64(outputs[i, k]), np.int64(kept[at, k])
+            total[k] += new * x - old * y
+            squares[k] += new * x * x - old * y * y
+        kept[at], kept_weights[at] = outputs[i], new
+        at = (at + 1) % len(kept)
+    return at
+
+
+_q = int8[:, ::1]
+move_sums = _compile(int64(_q, _i, int64, _q, _i, _i, _i))(_move_sums)
+"""Put weighted outputs in the places from ``at`` on, round and round, move the sums, and return the next place."""
+
+
+def _pool(total, squares, n, scale, zero, epsilon, out):
+    for k in range(total.size):
+        out[k] = (total[k] / n - zero) * scale
+        variance = (n * squares[k] - total[k] * total[k]) / (n * n) * (scale * scale)
+        out[total.size + k] = np.sqrt(variance + epsilon)
+
+
+pool = _compile(void(_i, _i, int64, float64, int64, float64, _d))(_pool)
+"""Fill ``out`` with means, then deviations, of what weighs ``n`` together and has a scale and zero point."""
 
 
 def _mfcc_frames(samples, hop, window, twiddles, order, bands, weights, floor, dct, out):

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from serstream import kernels
+
 UNITS = 4096
 """How many units of the integer sums make 1."""
 LIMIT = 32_768.0
@@ -65,13 +67,12 @@ class CepstralMean:
         -------
         normalised : ndarray of shape (n, n_mfcc), float32
         """
-        moves = speech & (not self._frozen)
-        heard = in_units(frames) * moves[:, None]
-        means = np.empty(frames.shape)
-        at = 0
-        while at < len(frames):
-            at += self._move(heard[at:], moves[at:], means[at:])
-        return np.asarray((frames - means) / self._std, np.float32)
+        out, moves = np.array(frames, np.float32), speech & (not self._frozen)
+        so_far = self._sum, self._count
+        self._count = kernels.normalise(
+            out, moves, self._prior, self._prior_frames, self._history_frames, self._std, LIMIT, UNITS, *so_far
+        )
+        return out
 
     def remember(self, total: NDArray[np.float64], n_frames: int) -> None:
         """Count as heard ``n_frames`` frames of speech of which the sum (n_mfcc,) alone is known, frozen or not."""
@@ -82,16 +83,6 @@ class CepstralMean:
     def _forget(self) -> None:
         while self._count >= self._history_frames:
             self._sum, self._count = self._sum // 2, self._count // 2
-
-    def _move(self, heard: NDArray[np.int64], moves: NDArray[np.bool_], means: NDArray[np.float64]) -> int:
-        """Fill in the means before the frames up to the next halving, add those frames, return their number."""
-        counts = np.concatenate([[self._count], self._count + np.cumsum(moves)])
-        n = min(len(heard), int(np.searchsorted(counts, self._history_frames)))
-        sums = np.concatenate([self._sum[None], self._sum + np.cumsum(heard[:n], axis=0)])
-        means[:n] = (self._prior + sums[:-1] / UNITS) / (self._prior_frames + counts[:n])[:, None]
-        self._sum, self._count = sums[-1], int(counts[n])
-        self._forget()
-        return n
 
 
 def in_units(frames: NDArray[Any]) -> NDArray[np.int64]:

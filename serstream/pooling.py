@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.kernels import move_sums, pool
+
 POOLING_EPSILON = 1e-5
 """Added to the variance under the square root, in squared units of the trunk's outputs, as in training."""
 
@@ -28,10 +30,11 @@ def pooling_weights(speech: NDArray[np.bool_], stride: int, evidence_frames: int
     weights : ndarray of shape (n // stride,), int64
         The number of speech frames, 0 to ``evidence_frames``; 0 where less than half of an output's own are speech.
     """
-    before = np.concatenate([[0], np.cumsum(speech)])
-    ends = np.arange(evidence_frames + stride, len(before), stride)
-    spoken = 2 * (before[ends] - before[ends - stride]) >= stride
-    return np.asarray(np.where(spoken, before[ends] - before[ends - evidence_frames], 0), np.int64)
+    before = np.zeros(speech.size + 1, np.int64)
+    np.cumsum(speech, out=before[1:])
+    ends = before[evidence_frames + stride :: stride]
+    spoken = 2 * (ends - before[evidence_frames::stride][: ends.size]) >= stride
+    return (ends - before[stride::stride][: ends.size]) * spoken
 
 
 class MovingStatistics:
@@ -51,16 +54,13 @@ class MovingStatistics:
         self._outputs = np.zeros((n_outputs, channels), np.int8)
         self._weights = np.zeros(n_outputs, np.int64)
         self._total, self._squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+        self._oldest = 0
 
     def push(self, outputs: NDArray[np.int8], weights: NDArray[np.int64]) -> None:
         """Take the next outputs (n, channels) of the trunk, with the weight of each (n,), in place of the oldest."""
-        n = len(outputs)
-        moved = np.concatenate([self._outputs[:n], outputs]).astype(np.int64)
-        change = np.concatenate([-self._weights[:n], weights])
-        self._total += change @ moved
-        self._squares += change @ (moved * moved)
-        self._outputs = np.concatenate([self._outputs[n:], outputs])
-        self._weights = np.concatenate([self._weights[n:], weights])
+        self._oldest = move_sums(
+            self._outputs, self._weights, self._oldest, outputs, weights, self._total, self._squares
+        )
 
     @property
     def n_spoken(self) -> int:
@@ -69,7 +69,6 @@ class MovingStatistics:
 
     def pooled(self, scale: tuple[float, int]) -> NDArray[np.float64]:
         """Return mean and deviation (2 channels,) of outputs of a scale and zero point; some must weigh something."""
-        n = int(self._weights.sum())
-        mean = (self._total / n - scale[1]) * scale[0]
-        variance = (n * self._squares - self._total * self._total) / (n * n) * scale[0] ** 2
-        return np.concatenate([mean, np.sqrt(variance + POOLING_EPSILON)])
+        out = np.empty(2 * self._total.size)
+        pool(self._total, self._squares, int(self._weights.sum()), *scale, POOLING_EPSILON, out)
+        return out
