@@ -40,7 +40,7 @@ class Utterances:
     def push(self, first_sample: int, frame_length: int, speech: NDArray[np.bool_]) -> list[UtteranceChange]:
         """Take consecutive frames of ``frame_length`` samples, the first at ``first_sample``."""
         changes = []
-        for i, is_speech in enumerate(speech):
+        for i, is_speech in enumerate(speech.tolist()):
             begin = first_sample + i * frame_length
             change = self._hear(begin, frame_length) if is_speech else self._pause(begin + frame_length)
             if change is not None:
@@ -144,7 +144,7 @@ class Decision:
 
     def step(self, posterior: Vector, other: float, sample: int) -> list[EmotionChange]:
         """Take the posterior (5,) of a step that ends at ``sample``, within speech."""
-        smooth = self._smooth(np.append(posterior, other), sample)
+        smooth = self._smooth(np.concatenate([posterior, [other]]), sample)
         best = int(np.argmax(smooth[:-1]))
         changes: list[EmotionChange] = []
         if self.label is not None:

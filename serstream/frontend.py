@@ -52,8 +52,8 @@ class StreamingFrontEnd:
         """
         frames = self._mfcc.push(samples)
         flags = np.concatenate([self._flags, self._detector.push(samples)])
-        speech, self._flags = np.split(flags, [len(frames)])
-        return frames, speech
+        self._flags = flags[len(frames) :]
+        return frames, flags[: len(frames)]
 
 
 def hear(samples: Array, front_end: FrontEnd, *, warp: float = 1.0) -> tuple[Array, Array]:

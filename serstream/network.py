@@ -139,6 +139,7 @@ class _Signature:
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the model has no usable signature {name}: {error}; export the model again") from error
         self._name = name
+        self._scales = {k: d["quantization"] for k, d in (self._in | self._out).items()}
 
     def channels(self, tensor: str) -> int:
         """Return the last size of an output; 0 if there is no such output."""
@@ -165,7 +166,7 @@ class _Signature:
 
     def scale(self, tensor: str) -> tuple[float, int]:
         """Return scale and zero point of a tensor."""
-        scale, zero = (self._in | self._out)[tensor]["quantization"]
+        scale, zero = self._scales[tensor]
         return float(scale), int(zero)
 
 
@@ -194,7 +195,12 @@ def _without_chatter() -> Iterator[None]:
 
 def _quantise(x: NDArray[Any], scale: tuple[float, int]) -> NDArray[np.int8]:
     """Round to int8, saturating."""
-    return np.asarray(np.clip(np.rint(x / scale[0]) + scale[1], -128, 127), np.int8)
+    q = x / scale[0]
+    np.rint(q, out=q)
+    q += scale[1]
+    np.maximum(q, -128, out=q)
+    np.minimum(q, 127, out=q)
+    return np.asarray(q, np.int8)
 
 
 def _dequantise(q: NDArray[np.int8], scale: tuple[float, int]) -> NDArray[np.float64]:

@@ -109,7 +109,8 @@ class Pipeline:
             raise ValueError(f"sample {first_sample} was pushed already; the next is {self.next_sample}")
         events = self.interrupt(first_sample) if first_sample > self.next_sample else []
         while samples.size:
-            part, samples = np.split(samples, [self._boundary - self.next_sample])
+            n = self._boundary - self.next_sample
+            part, samples = samples[:n], samples[n:]
             self._pending.append(part.copy())
             self.next_sample += part.size
             if self.next_sample == self._boundary:
@@ -139,7 +140,7 @@ class Pipeline:
         self._frames_at += len(frames) * self._hop
         if len(frames) < self.manifest.stride:
             return events
-        share = float(is_speech.mean())
+        share = np.count_nonzero(is_speech) / is_speech.size
         scores = self._classifier.step(frames, is_speech)
         return events + self._on_scores(scores, share, _level_dbfs(samples))
 
@@ -215,7 +216,8 @@ class Pipeline:
     def collapse(self, emotion: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         """Return the posterior of the five labels, summing to 1, and the mass of the other emotions."""
         labels = self._groups @ emotion
-        return labels / labels.sum(), max(0.0, 1.0 - float(labels.sum()))
+        total = float(labels.sum())
+        return labels / total, max(0.0, 1.0 - total)
 
 
 def thresholds(manifest: Manifest, decision: DecisionConfig) -> tuple[float, float]:
@@ -244,7 +246,7 @@ def _grouping(emotions: list[str], groups: dict[str, list[str]]) -> NDArray[np.f
 
 def named(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float]:
     """Return probabilities by name, rounded to four digits."""
-    return {name: _rounded(v) for name, v in zip(names, values, strict=True)}
+    return {name: round(p, 4) for name, p in zip(names, values.tolist(), strict=True)}
 
 
 def _rounded(probability: float) -> float:
@@ -256,5 +258,6 @@ def _seconds(sample: int) -> float:
 
 
 def _level_dbfs(samples: Samples) -> float:
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    wide = samples.astype(np.float64)
+    power = float((wide * wide).sum()) / samples.size
     return round(max(SILENCE_DBFS, 10.0 * math.log10(power)), 1) if power > 0.0 else SILENCE_DBFS

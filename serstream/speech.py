@@ -30,6 +30,6 @@ class SpeechDetector:
         """Take a block, of any length, and return the speech probability (0 to 1) of each frame that it completes."""
         y = np.concatenate([self._tail, samples]) if self._tail.size else samples
         n = y.size // FRAME_LENGTH
-        frames = np.clip(y[: n * FRAME_LENGTH], -1.0, 1.0).reshape(n, FRAME_LENGTH)
+        frames = np.minimum(np.maximum(y[: n * FRAME_LENGTH], -1.0), 1.0).reshape(n, FRAME_LENGTH)
         self._tail = y[n * FRAME_LENGTH :].copy()
-        return np.array([self._detector.predict_f32(frame) for frame in frames], np.float32)
+        return np.array(list(map(self._detector.predict_f32, frames)), np.float32)
