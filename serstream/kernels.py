@@ -25,7 +25,7 @@ def _compile(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         # without the error model every division would look for a zero, and none be done with others at once
-        options = {"nogil": True, "error_model": "numpy"}
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         try:
             return njit(signature, cache=True, **options)(function)  # type: ignore[no-any-return]
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
