@@ -12,6 +12,8 @@ from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
 from serstream.events import LABELS, Label
 
 BELIEF_STEPS = 16
+LEAST_PROBABILITY = 1e-4
+"""Of speech, or of none, in a step: no single one may decide for an utterance."""
 Vector = NDArray[np.float64]
 OTHER_IS_UNCERTAIN = 0.5
 """Above this smoothed mass of emotions outside the labels, no label holds."""
@@ -93,19 +95,21 @@ class PosteriorMean:
 
 
 class SpeechBelief:
-    """Mean probability, over the steps of an utterance, that it is speech; what is long ago fades.
+    """How sure it is, over the steps of an utterance, that it is speech; what is long ago fades.
 
-    A single step is easily mistaken: a door is speech for a moment, but not for long.
+    A single step is easily mistaken: a door is speech for a moment, but not for long. What is averaged is the logarithm
+    of the odds, so that a step that is sure counts for more than one that wavers.
     """
 
     def __init__(self) -> None:
-        self._mean, self._count = 0.0, 0
+        self._log_odds, self._count = 0.0, 0
 
     def add(self, probability: float) -> float:
-        """Add a step, and return the mean (0..1), in which the latest of 16 steps or more weighs a sixteenth."""
+        """Add a step, and return the belief (0..1), in which the latest of 16 steps or more weighs a sixteenth."""
         self._count = min(self._count + 1, BELIEF_STEPS)
-        self._mean += (probability - self._mean) / self._count
-        return self._mean
+        kept = min(max(probability, LEAST_PROBABILITY), 1.0 - LEAST_PROBABILITY)
+        self._log_odds += (math.log(kept / (1.0 - kept)) - self._log_odds) / self._count
+        return 1.0 / (1.0 + math.exp(-self._log_odds))
 
 
 class EmotionChange(NamedTuple):

@@ -277,9 +277,15 @@ def test_a_probability_of_zero_does_not_break_the_mean() -> None:
     assert result[0] > 0.999
 
 
-def test_belief_in_speech_is_the_mean_of_an_utterance_and_long_ago_fades() -> None:
+def test_belief_in_speech_is_the_mean_of_the_log_odds_and_long_ago_fades() -> None:
     belief = SpeechBelief()
-    assert [belief.add(p) for p in (1.0, 0.0, 0.5)] == pytest.approx([1.0, 0.5, 0.5])
-    for _ in range(16):
-        late = belief.add(1.0)
-    assert late == pytest.approx(1.0 - 1.5 / 16 * (15 / 16) ** 3)
+    assert [belief.add(p) for p in (0.9, 0.9, 0.1)] == pytest.approx([0.9, 0.9, 9 ** (1 / 3) / (1 + 9 ** (1 / 3))])
+    for _ in range(13):
+        belief.add(0.5)
+    assert belief.add(0.5) == pytest.approx(1 / (1 + 9 ** (-1 / 16 * 15 / 16)))
+
+
+def test_one_step_that_is_sure_does_not_decide_for_an_utterance() -> None:
+    belief = SpeechBelief()
+    assert belief.add(1.0) == pytest.approx(1.0 - 1e-4)
+    assert belief.add(0.0) == pytest.approx(0.5)
