@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from serstream.config import SAMPLE_RATE, Config
 from serstream.events import LABELS, VOICES, AnyEvent, Posterior, Speech
 from serstream.manifest import Model
+from serstream.network import Network
 from serstream.normalisation import CepstralMean
 from serstream.pipeline import Pipeline, named
 
@@ -62,12 +63,11 @@ class Heard(NamedTuple):
 def open_pipeline(model: Model, config: Config, mean: CepstralMean | None = None) -> Pipeline:
     """Return the pipeline of one recording; ``mean`` as in :class:`Pipeline`."""
     return Pipeline(
-        model,
+        Network(model, config.runtime),
         source="file",
         session="",
         speech=config.speech,
         decision=config.decision,
-        runtime=config.runtime,
         mean=mean,
     )
 

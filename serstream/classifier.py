@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.manifest import Model
+from serstream.batch import Asking, Pooled, TrunkStep
 from serstream.network import Network
 from serstream.normalisation import CepstralMean
 from serstream.pooling import MovingStatistics, pooling_weights
@@ -29,27 +29,27 @@ class Classifier:
 
     Parameters
     ----------
-    model : Model
-    runtime : {'litert', 'tflite'}
+    network : Network
+        Any number of streams may share it.
     mean : CepstralMean, optional
         What the frames are normalised by, and which is moved on by them; None for a new one of the manifest.
     """
 
-    def __init__(self, model: Model, runtime: str = "litert", mean: CepstralMean | None = None) -> None:
-        self.manifest = model.manifest
-        self._network = Network(model, runtime)
-        self._mean = model.manifest.cepstral_mean() if mean is None else mean
+    def __init__(self, network: Network, mean: CepstralMean | None = None) -> None:
+        self.manifest = network.manifest
+        self.network = network
+        self._mean = network.manifest.cepstral_mean() if mean is None else mean
         self.reset()
 
     def reset(self) -> None:
         """Begin behind a hole: the context is the normalised zero vector, no speech was heard; the mean stays."""
         m = self.manifest
-        self._state = self._network.at_rest
-        self._segment = MovingStatistics(m.segment_frames // m.stride, self._network.channels)
+        self._state = self.network.at_rest
+        self._segment = MovingStatistics(m.segment_frames // m.stride, self.network.channels)
         self._heard = np.zeros(m.evidence_frames, bool)
 
-    def step(self, frames: NDArray[np.float32], speech: NDArray[np.bool_]) -> Scores | None:
-        """Take the frames of a step.
+    def step(self, frames: NDArray[np.float32], speech: NDArray[np.bool_]) -> Asking[Scores | None]:
+        """Take the frames of a step; a stream for :func:`serstream.batch.together`.
 
         Parameters
         ----------
@@ -64,20 +64,20 @@ class Classifier:
             None while the segment holds less than ``min_segment_frames`` of speech.
         """
         m = self.manifest
-        step = np.zeros((1, m.step_frames, m.front_end.n_mfcc), np.float32)
-        step[0, : len(frames)] = self._mean.normalise(frames, speech)
-        outputs, self._state = self._network.trunk(step, self._state)
+        step = np.zeros((m.step_frames, m.front_end.n_mfcc), np.float32)
+        step[: len(frames)] = self._mean.normalise(frames, speech)
+        outputs, self._state = yield TrunkStep(step, self._state)
         heard = np.concatenate([self._heard, speech])
         weights = pooling_weights(heard, m.stride, m.evidence_frames)
         self._heard = heard[len(speech) :]
-        self._segment.push(outputs[0, : len(weights)], weights)
+        self._segment.push(outputs[: len(weights)], weights)
         if self._segment.n_spoken * m.stride < m.min_segment_frames:
             return None
-        return self._scores(self._network.head(self._segment.pooled(self._network.output_scale)[None]))
+        return self._scores((yield Pooled(self._segment.pooled(self.network.output_scale))))
 
     def _scores(self, logits: dict[str, NDArray[np.float64]]) -> Scores:
         m = self.manifest
-        emotion, voice, speech = (logits[name][0] for name in ("emotion", "voice", "speech"))
+        emotion, voice, speech = (logits[name] for name in ("emotion", "voice", "speech"))
         return Scores(softmax(emotion / m.temperature), softmax(voice / m.voice_temperature), float(softmax(speech)[0]))
 
 

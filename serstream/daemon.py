@@ -20,6 +20,7 @@ from serstream import __version__
 from serstream.config import Config, load
 from serstream.errors import ConfigError, SerstreamError
 from serstream.manifest import Model, load_model
+from serstream.network import Network
 from serstream.pipeline import Pipeline, thresholds
 from serstream.profiles import find as find_profile
 from serstream.resources import packaged
@@ -105,12 +106,11 @@ class Daemon:
         c, manifest = self.config, self.model.manifest
         profile = c.sources[source_id].profile
         return Pipeline(
-            self.model,
+            Network(self.model, c.runtime),
             source=source_id,
             session=self.session,
             speech=c.speech,
             decision=c.decision,
-            runtime=c.runtime,
             mean=manifest.cepstral_mean(None if profile is None else find_profile(profile, manifest.front_end).mean),
         )
 

@@ -60,6 +60,7 @@ class Network:
 
     Attributes
     ----------
+    manifest : Manifest
     at_rest : State
         That of one stream before which there were normalised zero vectors and nothing else.
     channels : int
@@ -74,7 +75,7 @@ class Network:
     """
 
     def __init__(self, model: Model, runtime: str = "litert") -> None:
-        self._manifest = model.manifest
+        self.manifest = model.manifest
         with _without_chatter():
             network = interpreter(model.content, runtime)
             self._trunk, self._head = _Signature(network, "trunk"), _Signature(network, "head")
@@ -86,13 +87,13 @@ class Network:
             self.head(np.zeros((1, 2 * self.channels)))
 
     def _check(self) -> None:
-        m, c = self._manifest, self.channels
+        m, c = self.manifest, self.channels
         frames, outputs = (1, 1, m.step_frames, m.front_end.n_mfcc), (1, 1, m.step_frames // m.stride, c)
         self._trunk.check({"frames": frames}, {"activations": outputs})
         self._head.check({"pooled": (1, 2 * c)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2), "speech": (1, 2)})
 
     def _state_at_rest(self) -> State:
-        m = self._manifest
+        m = self.manifest
         zeros = np.zeros((1, m.step_frames, m.front_end.n_mfcc), np.float32)
         state = {name: np.zeros(shape, np.int8) for name, shape in self._trunk.states().items()}
         for _ in range(math.ceil(m.context_frames / m.step_frames)):

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.batch import Asking, alone
 from serstream.classifier import Classifier, Scores
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
 from serstream.decision import Decision, EmotionChange, PosteriorMean, SpeechBelief, UtteranceChange, Utterances
 from serstream.errors import ConfigError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, State
 from serstream.frontend import StreamingFrontEnd
-from serstream.manifest import Manifest, Model
+from serstream.manifest import Manifest
+from serstream.network import Network
 from serstream.normalisation import CepstralMean
 
 Samples = NDArray[np.float32]
@@ -29,41 +31,38 @@ class Pipeline:
 
     Parameters
     ----------
-    model : Model
+    network : Network
+        Any number of pipelines of a thread may share it.
     source, session : str
         What the events carry.
     speech : SpeechConfig
     decision : DecisionConfig
         Its thresholds replace those of the model where they are given.
-    runtime : {'litert', 'tflite'}
     mean : CepstralMean, optional
         As in :class:`Classifier`; it stays through holes.
 
     Raises
     ------
-    ModelError
-        If the model, or the runtime, cannot be used.
     ConfigError
         If the thresholds contradict those of the model, see :func:`thresholds`.
     """
 
     def __init__(
         self,
-        model: Model,
+        network: Network,
         *,
         source: str,
         session: str,
         speech: SpeechConfig | None = None,
         decision: DecisionConfig | None = None,
-        runtime: str = "litert",
         mean: CepstralMean | None = None,
     ) -> None:
-        self.manifest = model.manifest
+        self.manifest, self._network = network.manifest, network
         self._ids = {"source": source, "session": session}
         self._speech = speech or SpeechConfig()
         self._hop = self.manifest.front_end.hop_length
         self._front_end = StreamingFrontEnd(self.manifest.front_end)
-        self._classifier = Classifier(model, runtime, mean)
+        self._classifier = Classifier(network, mean)
         self._utterances = Utterances(self._speech)
         self._groups = _grouping(self.manifest.emotions, self.manifest.groups)
         self._decision = Decision(DecisionConfig(), enter=1.0, leave=1.0)
@@ -91,7 +90,7 @@ class Pipeline:
         self._boundary = sample + self.manifest.step_frames * self._hop + self.manifest.front_end.win_length - self._hop
 
     def push(self, first_sample: int, samples: Samples) -> list[AnyEvent]:
-        """Take the next samples.
+        """Take the next samples, and return the events up to the last of them.
 
         Parameters
         ----------
@@ -105,16 +104,23 @@ class Pipeline:
         ValueError
             If ``first_sample`` lies before the end of what was pushed already.
         """
+        return alone(self._network, self.hear(first_sample, samples))
+
+    def hear(self, first_sample: int, samples: Samples) -> Asking[list[AnyEvent]]:
+        """Take the next samples as :meth:`push` does; a stream for :func:`serstream.batch.together`."""
         if first_sample < self.next_sample:
             raise ValueError(f"sample {first_sample} was pushed already; the next is {self.next_sample}")
-        events = self.interrupt(first_sample) if first_sample > self.next_sample else []
+        events: list[AnyEvent] = []
+        if first_sample > self.next_sample:
+            events += yield from self._finish()
+            self._restart(first_sample)
         while samples.size:
             n = self._boundary - self.next_sample
             part, samples = samples[:n], samples[n:]
             self._pending.append(part.copy())
             self.next_sample += part.size
             if self.next_sample == self._boundary:
-                events += self._step()
+                events += yield from self._step()
                 self._boundary += self.manifest.step_frames * self._hop
         return events
 
@@ -126,9 +132,13 @@ class Pipeline:
 
     def finish(self) -> list[AnyEvent]:
         """Analyse what is left of a step and end what is open: the stream is over."""
-        return (self._step() if self._pending else []) + self._close()
+        return alone(self._network, self._finish())
 
-    def _step(self) -> list[AnyEvent]:
+    def _finish(self) -> Asking[list[AnyEvent]]:
+        events = (yield from self._step()) if self._pending else []
+        return events + self._close()
+
+    def _step(self) -> Asking[list[AnyEvent]]:
         """Analyse the pending samples: a whole step, or what there is at the end of a stream."""
         samples = np.concatenate(self._pending)
         self._pending = []
@@ -141,7 +151,7 @@ class Pipeline:
         if len(frames) < self.manifest.stride:
             return events
         share = np.count_nonzero(is_speech) / is_speech.size
-        scores = self._classifier.step(frames, is_speech)
+        scores = yield from self._classifier.step(frames, is_speech)
         return events + self._on_scores(scores, share, _level_dbfs(samples))
 
     def _on_utterance(self, change: UtteranceChange) -> list[AnyEvent]:

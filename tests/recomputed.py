@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from serstream.batch import alone
 from serstream.classifier import Classifier, Scores, softmax
 from serstream.manifest import Model
 from serstream.network import interpreter
@@ -24,10 +25,14 @@ def random_speech(n_frames: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(n_frames) < 0.7
 
 
+def one_step(classifier: Classifier, frames: np.ndarray, speech: np.ndarray) -> Scores | None:
+    return alone(classifier.network, classifier.step(frames, speech))
+
+
 def run(classifier: Classifier, frames: np.ndarray, speech: np.ndarray) -> list[Scores | None]:
     step = classifier.manifest.step_frames
     starts = range(0, len(frames), step)
-    return [classifier.step(frames[s : s + step], speech[s : s + step]) for s in starts]
+    return [one_step(classifier, frames[s : s + step], speech[s : s + step]) for s in starts]
 
 
 def as_bytes(scores: list[Scores | None]) -> list[bytes | None]:

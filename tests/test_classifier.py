@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from recomputed import Recomputed, as_bytes, random_frames, random_speech, run
+from recomputed import Recomputed, as_bytes, one_step, random_frames, random_speech, run
 
 from serstream.classifier import Classifier
 from serstream.errors import ModelError
@@ -21,7 +21,7 @@ from serstream.events import LABELS
 from serstream.features import FrontEnd
 from serstream.frontend import hear
 from serstream.manifest import Manifest, Model, load_model
-from serstream.network import interpreter
+from serstream.network import Network, interpreter
 from serstream.pipeline import Pipeline
 from serstream.pooling import MovingStatistics, pooling_weights
 from serstream.resources import packaged
@@ -38,7 +38,7 @@ def model() -> Model:
 
 @pytest.fixture
 def classifier(model: Model) -> Classifier:
-    return Classifier(model)
+    return Classifier(Network(model))
 
 
 def test_streamed_equals_recomputed_from_segment_and_context(model: Model, classifier: Classifier) -> None:
@@ -60,7 +60,7 @@ def test_on_recordings_streamed_equals_one_run_over_the_whole(model: Model, corp
     for clip in read_corpora(corpus)[::every]:
         frames, probabilities = hear(read_clip(clip.path), model.manifest.front_end)
         speech = probabilities >= SPEECH_PROBABILITY
-        streamed = as_bytes(run(Classifier(model), frames, speech))
+        streamed = as_bytes(run(Classifier(Network(model)), frames, speech))
         if streamed != as_bytes(recomputed.all_scores(frames, speech)):
             different.append(clip.path)
         n_scores += sum(s is not None for s in streamed)
@@ -114,19 +114,21 @@ def test_moved_sums_are_those_of_the_segment_added_up_anew() -> None:
 def test_after_a_reset_the_mean_is_left_of_before_and_nothing_else(model: Model, frozen: bool) -> None:
     frames, speech = random_frames(model, 160), random_speech(160)
     mean = model.manifest.cepstral_mean(frozen=frozen)
-    used = Classifier(model, mean=mean)
+    used = Classifier(Network(model), mean=mean)
     run(used, random_frames(model, 96, seed=1) + np.float32(3.0), np.ones(96, bool))
     used.reset()
-    fresh = Classifier(model, mean=copy.deepcopy(mean))
+    fresh = Classifier(Network(model), mean=copy.deepcopy(mean))
     got = as_bytes(run(used, frames, speech))
     assert got == as_bytes(run(fresh, frames, speech))
-    without = as_bytes(run(Classifier(model, mean=model.manifest.cepstral_mean(frozen=frozen)), frames, speech))
+    without = as_bytes(
+        run(Classifier(Network(model), mean=model.manifest.cepstral_mean(frozen=frozen)), frames, speech)
+    )
     assert (got == without) == frozen
 
 
 def test_the_mean_moves_with_the_speech_of_the_stream(model: Model, classifier: Classifier) -> None:
     frames, speech = random_frames(model, 320), random_speech(320)
-    frozen = Classifier(model, mean=model.manifest.cepstral_mean(frozen=True))
+    frozen = Classifier(Network(model), mean=model.manifest.cepstral_mean(frozen=True))
     moving, still = run(classifier, frames, speech), run(frozen, frames, speech)
     assert as_bytes(moving) != as_bytes(still)
 
@@ -135,8 +137,8 @@ def test_a_profile_is_what_the_stream_is_measured_against(model: Model) -> None:
     m, speech = model.manifest, random_speech(96)
     frames, offset = random_frames(model, 96), np.float32(4.0)
     shifted = m.cepstral_mean([x + 4.0 for x in m.ordinary], frozen=True)
-    plain = run(Classifier(model, mean=m.cepstral_mean(frozen=True)), frames, speech)
-    again = run(Classifier(model, mean=shifted), frames + offset, speech)
+    plain = run(Classifier(Network(model), mean=m.cepstral_mean(frozen=True)), frames, speech)
+    again = run(Classifier(Network(model), mean=shifted), frames + offset, speech)
     assert plain[-1] is not None
     assert again[-1] is not None
     np.testing.assert_allclose(again[-1].emotion, plain[-1].emotion, atol=0.05)
@@ -145,11 +147,11 @@ def test_a_profile_is_what_the_stream_is_measured_against(model: Model) -> None:
 def test_classifiers_of_one_model_do_not_disturb_each_other(model: Model, classifier: Classifier) -> None:
     frames, other, speech = random_frames(model, 96), random_frames(model, 96, seed=1), np.ones(96, bool)
     alone = run(classifier, frames, speech)
-    first, second = Classifier(model), Classifier(model)
+    first, second = Classifier(Network(model)), Classifier(Network(model))
     step, got = model.manifest.step_frames, []
     for s in range(0, 96, step):
-        got.append(first.step(frames[s : s + step], speech[s : s + step]))
-        second.step(other[s : s + step], speech[s : s + step])
+        got.append(one_step(first, frames[s : s + step], speech[s : s + step]))
+        one_step(second, other[s : s + step], speech[s : s + step])
     assert as_bytes(got) == as_bytes(alone)
 
 
@@ -160,10 +162,10 @@ def test_a_short_last_step_does_not_depend_on_the_frames_that_are_missing(model:
     frames, speech = random_frames(model, m.segment_frames), np.ones(m.segment_frames, bool)
     last = m.segment_frames - m.step_frames
     speech[last + n_last // m.stride * m.stride :] = False
-    full, short = Classifier(model), Classifier(model)
+    full, short = Classifier(Network(model)), Classifier(Network(model))
     expected = run(full, frames, speech)[-1]
     run(short, frames[:last], speech[:last])
-    got = short.step(frames[last : last + n_last], np.ones(n_last, bool))
+    got = one_step(short, frames[last : last + n_last], np.ones(n_last, bool))
     assert as_bytes([got]) == as_bytes([expected])
 
 
@@ -205,7 +207,7 @@ def test_a_higher_temperature_is_less_certain_and_decides_the_same(model: Model)
     frames, speech = random_frames(model, 96), np.ones(96, bool)
     cool, warm = (
         run(
-            Classifier(model._replace(manifest=msgspec.structs.replace(model.manifest, temperature=t))),
+            Classifier(Network(model._replace(manifest=msgspec.structs.replace(model.manifest, temperature=t)))),
             frames,
             speech,
         )[-1]
@@ -219,16 +221,18 @@ def test_a_higher_temperature_is_less_certain_and_decides_the_same(model: Model)
 
 def test_what_is_beyond_int8_saturates_and_does_not_wrap(model: Model) -> None:
     m, speech = model.manifest, np.ones(64, bool)
-    huge, huger = (run(Classifier(model), np.full((64, len(m.mean)), x, np.float32), speech) for x in (1e5, 1e7))
+    huge, huger = (
+        run(Classifier(Network(model)), np.full((64, len(m.mean)), x, np.float32), speech) for x in (1e5, 1e7)
+    )
     assert as_bytes(huge) == as_bytes(huger)
-    low = run(Classifier(model), np.full((64, len(m.mean)), -1e7, np.float32), speech)
+    low = run(Classifier(Network(model)), np.full((64, len(m.mean)), -1e7, np.float32), speech)
     assert as_bytes(low) != as_bytes(huge)
 
 
 def test_the_runtime_does_not_chat_and_standard_error_still_works(
     model: Model, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    Classifier(model)
+    Classifier(Network(model))
     assert capfd.readouterr() == ("", "")
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
@@ -360,7 +364,7 @@ def test_a_network_of_another_manifest_is_refused(folder: Path) -> None:
 def test_a_network_that_the_runtime_refuses_is_refused(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     replace_network(folder, damage((SHIPPED / "model.tflite").read_bytes()))
     with pytest.raises(ModelError, match=r"runtime litert cannot run the model: .*; export the model again") as caught:
-        Classifier(load_model(folder))
+        Network(load_model(folder))
     sentence(caught.value)
 
 
@@ -384,7 +388,7 @@ def test_a_network_of_other_shapes_than_its_manifest_is_refused(
 ) -> None:
     change(folder, **fields)
     with pytest.raises(ModelError, match=message) as caught:
-        Classifier(load_model(folder))
+        Network(load_model(folder))
     sentence(caught.value)
 
 
@@ -395,14 +399,14 @@ def test_a_network_that_gives_a_state_back_at_another_scale_is_refused(folder: P
     # every tensor has its scale, and the first of those that share this one is an input
     replace_network(folder, content.replace(scale.tobytes(), (scale * np.float32(1.01)).tobytes(), 1))
     with pytest.raises(ModelError, match=r"signature trunk .* gives state_3 back at another scale than") as caught:
-        Classifier(load_model(folder))
+        Network(load_model(folder))
     sentence(caught.value)
 
 
 def test_a_model_whose_hop_the_speech_detector_cannot_follow_is_refused(folder: Path) -> None:
     change(folder, front_end={"hop_length": 128})
     with pytest.raises(ModelError, match="hop_length 128, but speech detection needs 256") as caught:
-        Pipeline(load_model(folder), source="mic", session="")
+        Pipeline(Network(load_model(folder)), source="mic", session="")
     sentence(caught.value)
 
 
@@ -410,4 +414,4 @@ def test_a_runtime_that_is_not_installed_is_named_with_its_remedy(model: Model) 
     if importlib.util.find_spec("tflite_runtime"):
         pytest.skip("tflite-runtime is installed here")
     with pytest.raises(ModelError, match=r"runtime tflite is not installed .*pip install 'serstream\[tflite\]'"):
-        Classifier(model, "tflite")
+        Network(model, "tflite")

@@ -24,6 +24,7 @@ from serstream.enrolment import Enrolment
 from serstream.errors import ConfigError
 from serstream.events import Posterior
 from serstream.manifest import load_model
+from serstream.network import Network
 from serstream.pipeline import Pipeline
 from serstream.profiles import Profile, find
 from serstream.recordings import read_file
@@ -243,7 +244,7 @@ def test_a_profile_that_does_not_fit_ends_analyze_and_run_with_2_and_a_sentence(
 
 def posteriors(profile: Profile | None) -> list[dict[str, float] | None]:
     mean = None if profile is None else MODEL.manifest.cepstral_mean(profile.mean)
-    pipeline = Pipeline(MODEL, source="talk", session="", mean=mean)
+    pipeline = Pipeline(Network(MODEL), source="talk", session="", mean=mean)
     events = pipeline.push(0, SAMPLES[: 10 * RATE]) + pipeline.finish()
     return [e.posterior for e in events if isinstance(e, Posterior)]
 

@@ -28,6 +28,7 @@ from serstream.events import (
     json_schema,
 )
 from serstream.manifest import load_model
+from serstream.network import Network
 from serstream.pipeline import Pipeline
 from serstream.resources import packaged
 
@@ -185,7 +186,7 @@ def problems(schema: dict[str, Any], node: dict[str, Any], value: Any, where: st
 
 
 def real_events() -> list[Event]:
-    pipeline = Pipeline(load_model(packaged("models/serstream")), source="demo", session="6f1c")
+    pipeline = Pipeline(Network(load_model(packaged("models/serstream"))), source="demo", session="6f1c")
     samples = soundfile.read(packaged("demo.flac"), dtype="float32", frames=160_000)[0]
     return [*pipeline.push(0, samples), *pipeline.finish()]
 

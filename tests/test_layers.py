@@ -25,6 +25,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"frontend": {"numpy"}, "pooling": {"numpy"}},
     {"profiles": {"msgspec"}, "manifest": {"msgspec", "numpy"}},
     {"network": {"ai_edge_litert", "numpy", "tflite_runtime"}},
+    {"batch": {"numpy"}},
     {"classifier": {"numpy"}, "decision": {"numpy"}},
     {"pipeline": {"numpy"}},
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},

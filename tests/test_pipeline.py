@@ -17,6 +17,7 @@ from serstream.config import Config, DecisionConfig, SpeechConfig
 from serstream.errors import ConfigError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, encode
 from serstream.manifest import Model, load_model
+from serstream.network import Network
 from serstream.normalisation import CepstralMean
 from serstream.pipeline import Pipeline, thresholds
 from serstream.resources import packaged
@@ -40,7 +41,7 @@ def pipeline(
     decision: DecisionConfig | None = None,
     mean: CepstralMean | None = None,
 ) -> Pipeline:
-    return Pipeline(model, source="mic", session="6f1c", speech=speech, decision=decision or LIVELY, mean=mean)
+    return Pipeline(Network(model), source="mic", session="6f1c", speech=speech, decision=decision or LIVELY, mean=mean)
 
 
 def hear(samples: np.ndarray, sizes: list[int] | None = None, **rules: Any) -> list[AnyEvent]:

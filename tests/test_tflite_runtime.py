@@ -28,7 +28,8 @@ from importlib import import_module
 import numpy as np, soundfile
 from serstream.classifier import Classifier
 from serstream.manifest import load_model
-from serstream.network import interpreter
+from serstream.batch import alone
+from serstream.network import Network, interpreter
 from serstream.frontend import hear
 from serstream.resources import packaged
 
@@ -39,8 +40,9 @@ samples = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
 frames, probabilities = hear(samples, model.manifest.front_end)
 speech = probabilities >= 0.5
 
-classifier = Classifier(model, runtime)
-scores = [classifier.step(frames[i : i + n], speech[i : i + n]) for i in range(0, len(frames), n)]
+network = Network(model, runtime)
+classifier = Classifier(network)
+scores = [alone(network, classifier.step(frames[i : i + n], speech[i : i + n])) for i in range(0, len(frames), n)]
 
 def bytes_of(network, signature, count):
     run = network.get_signature_runner(signature)

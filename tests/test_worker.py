@@ -17,6 +17,7 @@ import soundfile
 from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
 from serstream.events import AnyEvent, Emotion, Gap, Posterior
 from serstream.manifest import load_model
+from serstream.network import Network
 from serstream.pipeline import Pipeline
 from serstream.pulled import Pulled
 from serstream.resources import packaged
@@ -82,7 +83,7 @@ class Clock:
 
 
 def worker(heard: Heard, source: Any, config: Any = None, **options: Any) -> Worker:
-    pipeline = Pipeline(MODEL, source="mic", session=heard.session, decision=ANY_LABEL)
+    pipeline = Pipeline(Network(MODEL), source="mic", session=heard.session, decision=ANY_LABEL)
     calls = {"on_progress": lambda: None, "on_end": lambda: None} | options
     made = Worker("mic", config or MicrophoneSource(), pipeline, heard, **calls)
     made.source = source

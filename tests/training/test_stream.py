@@ -13,7 +13,7 @@ from recomputed import Recomputed, as_bytes, random_frames, random_speech, run
 
 from serstream.classifier import Classifier
 from serstream.manifest import MODEL_SCHEMA, Manifest, Model
-from serstream.network import interpreter
+from serstream.network import Network, interpreter
 from serstream.resources import packaged
 from serstream.training.recipe import NetworkShape, Recipe
 
@@ -112,14 +112,14 @@ def test_steps_give_the_bytes_of_one_run_over_the_whole_signal(content: bytes) -
 def test_streamed_equals_recomputed_from_segment_and_context(model: Model) -> None:
     frames, speech, step = random_frames(model, 320), random_speech(320), model.manifest.step_frames
     recomputed = [Recomputed(model).scores(frames[:end], speech[:end]) for end in range(step, 321, step)]
-    streamed = as_bytes(run(Classifier(model), frames, speech))
+    streamed = as_bytes(run(Classifier(Network(model)), frames, speech))
     assert streamed == as_bytes(recomputed)
     assert len(set(streamed)) > 10
 
 
 def test_a_hole_takes_the_state_back_to_that_of_a_stream_that_begins(model: Model) -> None:
     frames, speech, frozen = random_frames(model, 160), random_speech(160), model.manifest.cepstral_mean(frozen=True)
-    used = Classifier(model, mean=frozen)
+    used = Classifier(Network(model), mean=frozen)
     first = as_bytes(run(used, frames, speech))
     on = as_bytes(run(used, frames, speech))
     used.reset()

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from recomputed import one_step
 from training_process import ROOT, train
 
 from serstream.analysis import analyze
@@ -20,6 +21,7 @@ from serstream.decision import PosteriorMean
 from serstream.events import LABELS
 from serstream.frontend import hear
 from serstream.manifest import load_model, write_manifest
+from serstream.network import Network
 from serstream.pooling import pooling_weights
 from serstream.recordings import read_file
 from serstream.resources import packaged
@@ -130,7 +132,7 @@ def test_the_exported_model_is_one_that_the_runtime_runs(model_folder: Path) -> 
     assert 0.35 <= model.manifest.enter_threshold <= 0.8
     assert model.manifest.exit_threshold <= model.manifest.enter_threshold
     assert "fold 1, seed 0, 4 epochs" in model.manifest.command
-    Classifier(model)
+    Network(model)
 
 
 def float_posterior(
@@ -153,8 +155,8 @@ def test_int8_and_float_say_nearly_the_same(runs: Runs, model_folder: Path, ravd
     for path in sorted(ravdess.rglob("*.wav"))[::3]:
         frames, _ = hear(read_clip(path), model.manifest.front_end)
         frames = frames[: len(frames) // 16 * 16]
-        classifier = Classifier(model)
-        scores = [classifier.step(frames[i : i + 16], np.ones(16, bool)) for i in range(0, len(frames), 16)]
+        classifier = Classifier(Network(model))
+        scores = [one_step(classifier, frames[i : i + 16], np.ones(16, bool)) for i in range(0, len(frames), 16)]
         assert scores[-1] is not None
         quantised.append(scores[-1].emotion)
         stride, evidence = recipe.shape.stride, recipe.evidence_frames
