@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serstream.batch import MOST_TOGETHER, Asking, TrunkStep, alone, together
+from serstream.batch import MOST_TOGETHER, TrunkStep, alone, together
 from serstream.config import DecisionConfig
 from serstream.events import AnyEvent, encode
 from serstream.manifest import load_model
@@ -39,28 +39,21 @@ def encoded(events: list[AnyEvent]) -> list[bytes]:
 def test_streams_cut_at_random_and_with_holes_hear_together_what_they_hear_alone(
     network: Network, demo: np.ndarray
 ) -> None:
-    rng = np.random.default_rng(0)
-    shifts = rng.integers(0, demo.size // 2, 5)
-    streams = [
-        (pipeline(network), pipeline(Network(load_model(packaged("models/serstream")))), demo[at : at + 200_000])
-        for at in shifts
-    ]
-    at = [0] * len(streams)
-    shared: list[list[AnyEvent]] = [[] for _ in streams]
-    apart: list[list[AnyEvent]] = [[] for _ in streams]
-    while any(a < s[2].size for a, s in zip(at, streams, strict=True)):
-        asked: list[Asking[list[AnyEvent]]] = []
-        for i, (among, by_itself, samples) in enumerate(streams):
-            if rng.random() < 0.02:
-                at[i] += 3_000
-            block = samples[at[i] : at[i] + int(rng.integers(0, 12_000))]
-            asked.append(among.hear(at[i], block))
-            apart[i] += by_itself.push(at[i], block)
-            at[i] += block.size
-        for events, new in zip(shared, together(network, asked), strict=True):
-            events += new
-    for i, (among, by_itself, _) in enumerate(streams):
-        assert encoded(shared[i] + among.finish()) == encoded(apart[i] + by_itself.finish())
+    rng, n = np.random.default_rng(0), 5
+    other = Network(load_model(packaged("models/serstream")))
+    among, by_themselves = [pipeline(network) for _ in range(n)], [pipeline(other) for _ in range(n)]
+    parts = [demo[at : at + 200_000] for at in rng.integers(0, demo.size // 2, n)]
+    at, shared, apart = [0] * n, [list[AnyEvent]() for _ in range(n)], [list[AnyEvent]() for _ in range(n)]
+    while any(a < part.size for a, part in zip(at, parts, strict=True)):
+        at = [a + 3_000 * (rng.random() < 0.02) for a in at]
+        blocks = [part[a : a + int(rng.integers(0, 12_000))] for a, part in zip(at, parts, strict=True)]
+        heard = together(network, [p.hear(a, block) for p, a, block in zip(among, at, blocks, strict=True)])
+        for i in range(n):
+            shared[i] += heard[i]
+            apart[i] += by_themselves[i].push(at[i], blocks[i])
+            at[i] += blocks[i].size
+    for i in range(n):
+        assert encoded(shared[i] + among[i].finish()) == encoded(apart[i] + by_themselves[i].finish())
     assert sum(e.type == "emotion" for events in shared for e in events) > 10
 
 
