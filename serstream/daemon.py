@@ -1,4 +1,4 @@
-"""The daemon: owns the publisher, a worker for each source, signals, health, the watchdog and the order of the end."""
+"""The daemon: owns the publisher, the streams and their worker, signals, health, the watchdog and the order of the end."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from serstream.network import Network
 from serstream.pipeline import Pipeline, thresholds
 from serstream.profiles import find as find_profile
 from serstream.resources import packaged
+from serstream.stream import Stream
 from serstream.systemd import Notifier, Progress
 from serstream.transport import Publisher, Request
 from serstream.worker import Worker
@@ -87,7 +88,8 @@ class Daemon:
         self._reload_asked = False
         self._started_s = time.monotonic()
         self._lock = threading.Lock()
-        pipelines = {source_id: self._pipeline(source_id) for source_id in config.sources}
+        network = Network(self.model, config.runtime)
+        pipelines = {source_id: self._pipeline(source_id, network) for source_id in config.sources}
         t = config.transport
         self.publisher = Publisher(
             t.events,
@@ -98,15 +100,19 @@ class Daemon:
             replay_s=t.replay_s,
             replay_mb=t.replay_mb,
         )
-        self.workers = {source_id: self._worker(source_id, pipeline) for source_id, pipeline in pipelines.items()}
-        self._serving = list(self.workers.values())
+        self.streams = {
+            source_id: Stream(source_id, config.sources[source_id], pipeline, self.publisher)
+            for source_id, pipeline in pipelines.items()
+        }
+        self._serving = list(self.streams.values())
+        self._worker = Worker(self._serving, network, on_progress=self._beat, on_end=self._wake.set)
         self._late: list[str] = []
 
-    def _pipeline(self, source_id: str) -> Pipeline:
+    def _pipeline(self, source_id: str, network: Network) -> Pipeline:
         c, manifest = self.config, self.model.manifest
         profile = c.sources[source_id].profile
         return Pipeline(
-            Network(self.model, c.runtime),
+            network,
             source=source_id,
             session=self.session,
             speech=c.speech,
@@ -114,18 +120,8 @@ class Daemon:
             mean=manifest.cepstral_mean(None if profile is None else find_profile(profile, manifest.front_end).mean),
         )
 
-    def _worker(self, source_id: str, pipeline: Pipeline) -> Worker:
-        def progress() -> None:
-            self._progress.beat(source_id, time.monotonic())
-
-        return Worker(
-            source_id,
-            self.config.sources[source_id],
-            pipeline,
-            self.publisher,
-            on_progress=progress,
-            on_end=self._wake.set,
-        )
+    def _beat(self, source_id: str) -> None:
+        self._progress.beat(source_id, time.monotonic())
 
     def run(self) -> None:
         """Serve until asked to stop or until every source has ended; called from the main thread.
@@ -137,27 +133,27 @@ class Daemon:
         """
         with self._signals():
             try:
-                for worker in self.workers.values():
-                    self._progress.register(worker.source_id, LOOP_DEADLINE_S, time.monotonic())
-                    worker.start()
+                for source_id in self.streams:
+                    self._progress.register(source_id, LOOP_DEADLINE_S, time.monotonic())
+                self._worker.start()
                 _log.info(
                     "serstream %s ready, session %s, events on %s",
                     __version__,
                     self.session,
                     self.publisher.events_endpoint,
                 )
-                self._notifier.ready(f"listening to {', '.join(self.workers)}")
+                self._notifier.ready(f"listening to {', '.join(self.streams)}")
                 while not self._done():
                     self._tend()
             finally:
                 self.close()
-        for worker in self.workers.values():
-            if isinstance(worker.error, SerstreamError):
-                raise worker.error
-            if worker.error is not None:
+        for stream in self.streams.values():
+            if isinstance(stream.error, SerstreamError):
+                raise stream.error
+            if stream.error is not None:
                 raise SerstreamError(
-                    f"source {worker.source_id} failed ({worker.error!r}); the log says more"
-                ) from worker.error
+                    f"source {stream.source_id} failed ({stream.error!r}); the log says more"
+                ) from stream.error
 
     def stop(self) -> None:
         """Ask :meth:`run` to return; called from any thread or signal handler."""
@@ -167,19 +163,16 @@ class Daemon:
     def close(self) -> None:
         """End in order: sources, analysis, events, endpoints; within a second. Calling it again does nothing."""
         self._notifier.stopping()
-        for worker in self._serving:
-            worker.stop()
-        deadline_s = time.monotonic() + STOP_LIMIT_S
-        for worker in self._serving:
-            if not worker.join(max(0.0, deadline_s - time.monotonic())):
-                _log.error("source %s did not stop in time; its last events are lost", worker.source_id)
+        self._worker.stop()
+        if not self._worker.join(STOP_LIMIT_S):
+            _log.error("the analysis did not stop in time; its last events are lost")
+        for stream in self._serving:
             with contextlib.suppress(SerstreamError):
-                worker.publish_health()
+                stream.publish_health()
         self.publisher.close()
 
     def _done(self) -> bool:
-        workers = self._serving
-        return self._stopping or any(w.error for w in workers) or all(w.join(0.0) for w in workers)
+        return self._stopping or any(s.error for s in self._serving) or self._worker.join(0.0)
 
     def _tend(self) -> None:
         """One turn of the main loop: wait, then reload if woken for it, or health and the watchdog."""
@@ -189,12 +182,12 @@ class Daemon:
                 self._reload_asked = False
                 self._reload_and_log()
             return
-        for worker in list(self._serving):
-            ended = worker.join(0.0)
-            worker.publish_health()
-            if ended and not worker.error:  # that was its last
-                self._serving.remove(worker)
-                self._progress.remove(worker.source_id)
+        for stream in list(self._serving):
+            ended = self._worker.has_ended(stream.source_id)
+            stream.publish_health()
+            if ended and not stream.error:  # that was its last
+                self._serving.remove(stream)
+                self._progress.remove(stream.source_id)
         self._feed_watchdog()
 
     def _feed_watchdog(self) -> None:
@@ -209,7 +202,7 @@ class Daemon:
         if late:
             return
         self._notifier.watchdog()
-        states = ", ".join(f"{w.source_id} {w.source.status}" for w in self._serving)
+        states = ", ".join(f"{s.source_id} {s.source.status}" for s in self._serving)
         self._notifier.status(states)
 
     @contextlib.contextmanager
@@ -258,11 +251,11 @@ class Daemon:
         )
 
     def _for_each(self, source_id: str | None, action: str) -> dict[str, str]:
-        if source_id is not None and source_id not in self.workers:
-            raise ConfigError(f"source {source_id!r} is unknown; this daemon has {', '.join(self.workers)}")
-        chosen = [source_id] if source_id is not None else list(self.workers)
+        if source_id is not None and source_id not in self.streams:
+            raise ConfigError(f"source {source_id!r} is unknown; this daemon has {', '.join(self.streams)}")
+        chosen = [source_id] if source_id is not None else list(self.streams)
         for name in chosen:
-            getattr(self.workers[name].source, action)()
+            getattr(self.streams[name].source, action)()
             _log.info("%s: %s asked for", name, action)
         return dict.fromkeys(chosen, action)
 
@@ -282,12 +275,12 @@ class Daemon:
             "events": self.publisher.events_endpoint,
             "control": self.publisher.control_endpoint,
             "sources": {
-                w.source_id: {
-                    "kind": str(w.config.__struct_config__.tag),
-                    "status": "failed" if w.error else w.source.status,
-                    "counters": w.counters,
+                s.source_id: {
+                    "kind": str(s.config.__struct_config__.tag),
+                    "status": "failed" if s.error else s.source.status,
+                    "counters": s.counters,
                 }
-                for w in self.workers.values()
+                for s in self.streams.values()
             },
         }
 
@@ -306,8 +299,8 @@ class Daemon:
             thresholds(self.model.manifest, new.decision)
             self._base = msgspec.structs.replace(self._base, **live)
         if "decision" in live:
-            for worker in self.workers.values():
-                worker.apply(new.decision)
+            for stream in self.streams.values():
+                stream.apply(new.decision)
         if "log_level" in live:
             logging.getLogger("serstream").setLevel(new.log_level.upper())
         return {"applied": list(live), "needs_restart": [key for key in changed if key not in LIVE_KEYS]}

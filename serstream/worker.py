@@ -1,120 +1,54 @@
-"""One source on its way through the pipeline to the publisher: a thread, its counters and its clock."""
+"""A thread that hears any number of streams, and lets them ask the network together."""
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, SourceConfig, StdinSource
+from serstream.batch import together
 from serstream.errors import SerstreamError
-from serstream.events import AnyEvent, Gap, Health, Posterior
-from serstream.pipeline import Pipeline
-from serstream.sources import Block, Hole, Source, make
-from serstream.transport import Publisher
+from serstream.network import Network
+from serstream.ring import Block, Hole
+from serstream.stream import Stream
 
 READ_TIMEOUT_S = 0.2
-MEMORY_S = 60.0
-"""Latencies and losses of the last minute make percentiles and ``degraded``."""
-LIVE = (MicrophoneSource, StdinSource)
-"""What is heard as it is spoken; a recording waits for its reader."""
-LEAST_SLEEP_S = 1.0
+POLL_S = 0.005
+"""Where nobody can wait for one source alone, all are looked at so often."""
 
+Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
-def slept_s() -> float:
-    """Return for how many seconds this machine has been suspended since it started."""
-    running_s = -time.clock_gettime(time.CLOCK_MONOTONIC)
-    return running_s + time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-class Sleep:
-    """What a machine that is suspended does not hear: monotonic time, which sources count by, stands still meanwhile.
-
-    Parameters
-    ----------
-    slept_s : callable
-        As :func:`slept_s`.
-    """
-
-    def __init__(self, slept_s: Callable[[], float]) -> None:
-        self._slept_s = slept_s
-        self._known_s = slept_s()
-        self.lost_samples = 0
-
-    def place(self, item: Block | Hole) -> list[Block | Hole]:
-        """Return an item moved on by all that was slept through, behind the hole of what is new of that.
-
-        Within a hole that is open it makes that hole larger instead.
-        """
-        lost = self._lost()
-        self.lost_samples += lost
-        moved = item._replace(first_sample=item.first_sample + self.lost_samples)
-        if not lost:
-            return [moved]
-        if isinstance(moved, Hole) and moved.phase == "end":
-            return [moved._replace(lost_samples=moved.lost_samples + lost, estimated=True)]
-        start = Hole("start", "suspended", moved.first_sample - lost, lost, estimated=True)
-        return [start, start._replace(phase="end", first_sample=moved.first_sample), moved]
-
-    def _lost(self) -> int:
-        jump_s = self._slept_s() - self._known_s
-        if jump_s <= LEAST_SLEEP_S:
-            return 0
-        self._known_s += jump_s
-        return round(jump_s * SAMPLE_RATE)
-
-
 class Worker:
-    """Owns a source and the thread that analyses it.
+    """Owns streams that share a network, and the thread that hears them.
 
     Parameters
     ----------
-    source_id : str
-    config : SourceConfig
-    pipeline : Pipeline
-        Used from the worker's thread alone, once started.
-    publisher : Publisher
+    streams : sequence of Stream
+        At least one; their pipelines share ``network``.
+    network : Network
     on_progress : callable
-        Called, from the worker's thread, whenever the loop did what it owes.
+        Called with the id of a source, from the worker's thread, whenever the loop did what it owes to it.
     on_end : callable
-        Called once, from the worker's thread, when the source has ended or failed.
-    slept_s : callable
-        As :func:`slept_s`.
+        Called, from the worker's thread, when a source has ended or failed.
     """
 
     def __init__(
         self,
-        source_id: str,
-        config: SourceConfig,
-        pipeline: Pipeline,
-        publisher: Publisher,
+        streams: Sequence[Stream],
+        network: Network,
         *,
-        on_progress: Callable[[], None],
+        on_progress: Callable[[str], None],
         on_end: Callable[[], None],
-        slept_s: Callable[[], float] = slept_s,
     ) -> None:
-        self.source_id, self.config = source_id, config
-        self.source: Source = make(config)
-        self.error: Exception | None = None
-        self._pipeline, self._publisher = pipeline, publisher
+        self._streams, self._network = list(streams), network
         self._on_progress, self._on_end = on_progress, on_end
-        self._thread = threading.Thread(target=self._run, name=f"serstream-{source_id}", daemon=True)
+        self._ended: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="serstream-analysis", daemon=True)
         self._stop = threading.Event()
-        self._rules: DecisionConfig | None = None
-        self._started_s = time.time()
-        self._slept_s, self._sleep = slept_s, Sleep(slept_s)
-        self._newest = (0, self._now_s())
-        self._busy_s, self._heard = 0.0, 0
-        self._latencies: deque[tuple[float, float]] = deque()
-        self._last_loss_s = -MEMORY_S
-        self._lost: dict[str, int] = {}
-        self._logged: dict[str, int] = {}
 
     def start(self) -> None:
         """Begin to read; called once."""
@@ -130,146 +64,75 @@ class Worker:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def apply(self, decision: DecisionConfig) -> None:
-        """Use other rules of decision from the next block on; called from any thread."""
-        self._rules = decision
-
-    @property
-    def counters(self) -> dict[str, int]:
-        """What the source counts, and the samples at 16 kHz that the machine slept through."""
-        return self.source.counters | {"suspended": self._sleep.lost_samples}
-
-    def health(self) -> Health:
-        """Return how the source is, over the time since the last call; called from the main thread."""
-        now_s = time.monotonic()
-        busy_s, heard, self._busy_s, self._heard = self._busy_s, self._heard, 0.0, 0
-        recent = sorted(latency for at, latency in list(self._latencies) if now_s - at <= MEMORY_S)
-        sample = self._pipeline.next_sample
-        return Health(
-            source=self.source_id,
-            session=self._publisher.session,
-            sample=sample,
-            stream_s=round(sample / SAMPLE_RATE, 6),
-            status="failed" if self.error else self.source.status,
-            degraded=now_s - self._last_loss_s < MEMORY_S,
-            counters=self.counters,
-            rtf=round(busy_s * SAMPLE_RATE / heard, 5) if heard else 0.0,
-            latency_p50_s=_percentile(recent, 0.50),
-            latency_p99_s=_percentile(recent, 0.99),
-            topics=self._publisher.newest(self.source_id),
-        )
-
-    def publish_health(self) -> None:
-        """Publish :meth:`health`, and log what was lost since the last time; called from the main thread."""
-        self._publish([self.health()])
-        lost = dict(self._lost)
-        for cause, samples in lost.items():
-            if new := samples - self._logged.get(cause, 0):
-                log = _log.info if cause == "muted" else _log.warning
-                log("%s: %s, %d samples lost", self.source_id, cause, new)
-        self._logged = lost
+    def has_ended(self, source_id: str) -> bool:
+        """Whether a source is over, with every event published; called from any thread."""
+        return source_id in self._ended
 
     def _run(self) -> None:
         try:
-            self.source.open()
-            while not self._stop.is_set() and not self.source.ended:
-                self._turn(self.source.read(READ_TIMEOUT_S))
+            for stream in list(self._streams):
+                self._try(stream, stream.source.open)
+            self._serve()
             self._drain()
-        except SerstreamError as error:
-            self.error = error
         except Exception as error:
-            _log.exception("source %s failed", self.source_id)
-            self.error = error
+            _log.exception("analysis failed")
+            for stream in self._streams:
+                stream.error = error
         finally:
-            self.source.close()
-            self._on_end()
+            for stream in list(self._streams):
+                self._let_go(stream)
 
-    def _turn(self, item: Block | Hole | None) -> None:
-        """Do what one item asks for, and say that the loop goes round.
-
-        A read that brought nothing in time is no fault of the loop: whether a device is deaf is the source's to notice.
-        """
-        if (rules := self._rules) is not None:
-            self._rules = None
-            self._pipeline.configure(rules)
-        for placed in self._place(item):
-            if isinstance(placed, Block):
-                self._analyse(placed)
-            else:
-                self._tell(placed)
-        self._on_progress()
-
-    def _place(self, item: Block | Hole | None) -> list[Block | Hole]:
-        if item is None:
-            return []
-        return self._sleep.place(item) if isinstance(self.config, LIVE) else [item]
+    def _serve(self) -> None:
+        while self._streams and not self._stop.is_set():
+            alone = len(self._streams) == 1
+            if not self._turn(READ_TIMEOUT_S if alone else 0.0) and not alone:
+                self._stop.wait(POLL_S)
 
     def _drain(self) -> None:
         """Analyse what was captured before the end, then close what is open."""
         deadline_s = time.monotonic() + READ_TIMEOUT_S
-        while time.monotonic() < deadline_s and (item := self.source.read(0.0)) is not None:
-            self._turn(item)
-        self._publish(self._pipeline.finish())
+        while time.monotonic() < deadline_s and self._turn(0.0):
+            pass
+        for stream in list(self._streams):
+            stream.finish()
 
-    def _analyse(self, block: Block) -> None:
+    def _turn(self, timeout_s: float) -> bool:
+        """Read every source once, hear together what came, and say that the loop goes round; False if nothing came.
+
+        A read that brought nothing in time is no fault of the loop: whether a device is deaf is the source's to notice.
+        """
+        came = [(stream, item) for stream in list(self._streams) if (item := self._read(stream, timeout_s))]
+        self._hear([(stream, item) for stream, item in came if isinstance(item, Block)])
+        return bool(came)
+
+    def _read(self, stream: Stream, timeout_s: float) -> Block | Hole | None:
+        item = self._try(stream, lambda: stream.read(timeout_s))
+        if item is None and stream in self._streams and stream.source.ended:
+            stream.finish()
+            self._let_go(stream)
+        self._on_progress(stream.source_id)
+        return item
+
+    def _hear(self, blocks: list[tuple[Stream, Block]]) -> None:
+        if not blocks:
+            return
         started_s = time.monotonic()
-        end = block.first_sample + block.samples.size
-        captured_s = started_s if block.captured_s is None else block.captured_s
-        self._newest = (end, captured_s + self._slept_s())
-        events = self._pipeline.push(block.first_sample, block.samples)
-        self._publish(events)
-        self._busy_s += time.monotonic() - started_s
-        self._heard += block.samples.size
+        heard = together(self._network, [stream.hear(block) for stream, block in blocks])
+        busy_s = (time.monotonic() - started_s) / len(blocks)
+        for (stream, block), events in zip(blocks, heard, strict=True):
+            stream.tell(events, block.samples.size, busy_s)
 
-    def _tell(self, hole: Hole) -> None:
-        """Publish a loss; what ends with the sound ends before it."""
-        if hole.phase == "start" and hole.cause != "non_finite":
-            self._publish(self._pipeline.interrupt(self._pipeline.next_sample))
-        if hole.cause != "muted":
-            self._last_loss_s = math.inf if hole.phase == "start" else time.monotonic()
-        if hole.phase == "end":
-            self._lost[hole.cause] = self._lost.get(hole.cause, 0) + hole.lost_samples
-        gap = Gap(
-            source=self.source_id,
-            session=self._publisher.session,
-            sample=hole.first_sample,
-            stream_s=round(hole.first_sample / SAMPLE_RATE, 6),
-            phase=hole.phase,
-            cause=hole.cause,
-            lost_samples=hole.lost_samples,
-            estimated=hole.estimated,
-        )
-        self._publish([gap])
+    def _try(self, stream: Stream, action: Callable[[], Result]) -> Result | None:
+        """Do what may fail; a source that does is over."""
+        try:
+            return action()
+        except SerstreamError as error:
+            stream.error = error
+            self._let_go(stream)
+            return None
 
-    def _publish(self, events: list[AnyEvent]) -> None:
-        for event in events:
-            captured_s = self._captured_s(event.sample)
-            latency_s = max(0.0, self._now_s() - self._newest[1]) if event.type != "health" else 0.0
-            self._publisher.publish(event, time=_rfc3339(captured_s), latency_s=round(latency_s, 6))
-            if isinstance(event, Posterior):
-                self._remember(latency_s)
-
-    def _captured_s(self, sample: int) -> float:
-        """Return the wall time, in seconds since 1970, at which a sample was captured."""
-        if not isinstance(self.config, LIVE):
-            return self._started_s + sample / SAMPLE_RATE
-        newest, captured_s = self._newest
-        return time.time() - self._now_s() + captured_s - (newest - sample) / SAMPLE_RATE
-
-    def _now_s(self) -> float:
-        """Return the time, in seconds, on a clock that goes on while the machine sleeps."""
-        return time.monotonic() + self._slept_s()
-
-    def _remember(self, latency_s: float) -> None:
-        now_s = time.monotonic()
-        self._latencies.append((now_s, latency_s))
-        while now_s - self._latencies[0][0] > MEMORY_S:
-            self._latencies.popleft()
-
-
-def _percentile(ordered: list[float], share: float) -> float:
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 6) if ordered else 0.0
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def _let_go(self, stream: Stream) -> None:
+        stream.source.close()
+        self._streams.remove(stream)
+        self._ended.add(stream.source_id)
+        self._on_end()

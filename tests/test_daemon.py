@@ -218,7 +218,7 @@ def test_an_analysis_that_hangs_starves_the_watchdog_and_is_logged_once(manager,
     transport = TransportConfig(events=f"ipc://{tmp_path}/events", control=f"ipc://{tmp_path}/control")
     sources = {"talk": SyntheticSource(), "quiet": SyntheticSource("silence")}
     daemon = daemons.Daemon(Config(sources=sources, transport=transport), tmp_path)
-    daemon.workers["talk"].source = source = Hanging()
+    daemon.streams["talk"].source = source = Hanging()
     told: list[str] = []
 
     def watch() -> None:
@@ -239,7 +239,7 @@ def test_an_analysis_that_hangs_starves_the_watchdog_and_is_logged_once(manager,
     watching.join(LIMIT_S)
     assert 3 <= told.count("WATCHDOG=1") <= 6
     late = [message for message in caplog.messages if "no progress" in message]
-    assert late == ["no progress for 5 s: talk; the watchdog is not fed"]
+    assert late == ["no progress for 5 s: quiet, talk; the watchdog is not fed"]
 
 
 # --- requests to a running daemon

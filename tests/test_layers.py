@@ -33,6 +33,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"endpoints": {"zmq"}, "history": {"msgspec"}},
     {"transport": {"msgspec", "zmq"}},
     # the daemon
+    {"stream": set()},
     {"worker": set()},
     {"daemon": {"msgspec"}},
     # people

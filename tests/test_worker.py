@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
+from serstream.errors import SourceError
 from serstream.events import AnyEvent, Emotion, Gap, Posterior
 from serstream.manifest import load_model
 from serstream.network import Network
@@ -22,7 +23,8 @@ from serstream.pipeline import Pipeline
 from serstream.pulled import Pulled
 from serstream.resources import packaged
 from serstream.sources import Block, Hole, Stdin
-from serstream.worker import Sleep, Worker, slept_s
+from serstream.stream import Sleep, Stream, slept_s
+from serstream.worker import Worker
 
 RATE = 16_000
 LIMIT_S = 30.0
@@ -82,20 +84,33 @@ class Clock:
         return self.slept_s
 
 
-def worker(heard: Heard, source: Any, config: Any = None, **options: Any) -> Worker:
-    pipeline = Pipeline(Network(MODEL), source="mic", session=heard.session, decision=ANY_LABEL)
-    calls = {"on_progress": lambda: None, "on_end": lambda: None} | options
-    made = Worker("mic", config or MicrophoneSource(), pipeline, heard, **calls)
-    made.source = source
-    return made
+def served(
+    heard: Heard,
+    source: Any,
+    config: Any = None,
+    *,
+    source_id: str = "mic",
+    slept_s: Any = slept_s,
+    on_progress: Any = lambda _: None,
+) -> tuple[Stream, Worker]:
+    """Return the stream of a source, and the worker that hears it alone."""
+    network = Network(MODEL)
+    pipeline = new_pipeline(network, heard, source_id)
+    stream = Stream(source_id, config or MicrophoneSource(), pipeline, heard, slept_s=slept_s)
+    stream.source = source
+    return stream, Worker([stream], network, on_progress=on_progress, on_end=lambda: None)
+
+
+def new_pipeline(network: Network, heard: Heard, source_id: str) -> Pipeline:
+    return Pipeline(network, source=source_id, session=heard.session, decision=ANY_LABEL)
 
 
 def hear_all(items: list[Block | Hole | None], **options: Any) -> list[AnyEvent]:
     heard = Heard()
-    running = worker(heard, Played(items), **options)
+    stream, running = served(heard, Played(items), **options)
     running.start()
     assert running.join(LIMIT_S)
-    assert running.error is None
+    assert stream.error is None
     return heard.events
 
 
@@ -114,13 +129,13 @@ def lossy(cause: str, at: int, lost: int, after: int = 100) -> list[Block | Hole
 
 @pytest.mark.parametrize(("phase", "degraded"), [("start", True), ("end", False)])
 def test_a_source_is_degraded_for_as_long_as_its_hole_is_open(phase, degraded, monkeypatch):
-    monkeypatch.setattr("serstream.worker.MEMORY_S", 0.0)
+    monkeypatch.setattr("serstream.stream.MEMORY_S", 0.0)
     holes = [Hole("start", "device_lost", 0, 0, True), Hole("end", "device_lost", 500, 500, True)]
     heard = Heard()
-    running = worker(heard, Played(holes[: 1 if phase == "start" else 2]))
+    stream, running = served(heard, Played(holes[: 1 if phase == "start" else 2]))
     running.start()
     assert running.join(LIMIT_S)
-    assert running.health().degraded is degraded
+    assert stream.health().degraded is degraded
 
 
 @pytest.mark.parametrize(
@@ -149,17 +164,17 @@ def test_losses_are_one_line_of_the_log_per_cause_and_interval(caplog):
         cause = "ring_overrun" if i % 2 else "input_overflow"
         items += [Hole("start", cause, 10 * i, 10, False), Hole("end", cause, 10 * i + 10, 10, False)]
     heard = Heard()
-    running = worker(heard, Played(items))
+    stream, running = served(heard, Played(items))
     with caplog.at_level(logging.INFO, "serstream"):
         running.start()
         assert running.join(LIMIT_S)
         assert caplog.messages == []
-        running.publish_health()
+        stream.publish_health()
         assert sorted(caplog.messages) == [
             "mic: input_overflow, 250 samples lost",
             "mic: ring_overrun, 250 samples lost",
         ]
-        running.publish_health()
+        stream.publish_health()
         assert len(caplog.messages) == 2, "nothing new"
 
 
@@ -168,7 +183,7 @@ def test_losses_are_one_line_of_the_log_per_cause_and_interval(caplog):
 
 def test_a_read_that_brings_nothing_in_time_is_progress():
     turns = threading.Semaphore(0)
-    running = worker(Heard(), Stdin(StdinSource(), fd=os.pipe()[0]), on_progress=turns.release)
+    _, running = served(Heard(), Stdin(StdinSource(), fd=os.pipe()[0]), on_progress=lambda _: turns.release())
     running.start()
     for _ in range(3):
         assert turns.acquire(timeout=LIMIT_S)
@@ -179,13 +194,59 @@ def test_a_read_that_brings_nothing_in_time_is_progress():
 def test_a_read_that_hangs_is_none():
     turns = threading.Semaphore(0)
     source = Played([Hole("start", "muted", 0, 0, False), None])
-    running = worker(Heard(), source, on_progress=turns.release)
+    _, running = served(Heard(), source, on_progress=lambda _: turns.release())
     running.start()
     assert source.hung.wait(LIMIT_S)
     assert turns.acquire(blocking=False)
     assert not turns.acquire(timeout=0.5), "no further beat"
     source.released.set()
     assert running.join(LIMIT_S)
+
+
+# --- many
+
+
+def test_streams_of_one_worker_tell_what_each_tells_alone_and_end_one_by_one():
+    network = Network(MODEL)
+    shared, apart = Heard(), Heard()
+    parts = {f"s{i}": DEMO[i * RATE : (i + 3 + i) * RATE] for i in range(6)}
+    blocks = {
+        name: [Block(at, part[at : at + 4_000], 0.0) for at in range(0, part.size, 4_000)]
+        for name, part in parts.items()
+    }
+    streams, ended = [], []
+    for name in parts:
+        stream = Stream(name, SyntheticSource(), new_pipeline(network, shared, name), shared)
+        stream.source = Played([*blocks[name]])
+        streams.append(stream)
+        _, running = served(apart, Played([*blocks[name]]), SyntheticSource(), source_id=name)
+        running.start()
+        assert running.join(LIMIT_S)
+    running = Worker(streams, network, on_progress=lambda _: None, on_end=lambda: ended.append(len(shared.events)))
+    running.start()
+    assert running.join(LIMIT_S)
+    for name in parts:
+        assert running.has_ended(name)
+        mine = [msgspec.structs.replace(e, time="", latency_s=0.0) for e in shared.events if e.source == name]
+        assert mine == [msgspec.structs.replace(e, time="", latency_s=0.0) for e in apart.events if e.source == name]
+        assert len(mine) > 10
+    assert len(ended) == len(set(ended)) == len(parts)
+
+
+def test_a_stream_that_fails_ends_by_itself_and_the_others_go_on():
+    class Broken(Played):
+        def read(self, timeout_s: float) -> Block | Hole | None:
+            raise SourceError("the pipe does not hold what it promised")
+
+    network, heard = Network(MODEL), Heard()
+    streams = [Stream(name, SyntheticSource(), new_pipeline(network, heard, name), heard) for name in ("bad", "good")]
+    streams[0].source, streams[1].source = Broken([]), Played([Block(0, DEMO[: 3 * RATE], None)])
+    running = Worker(streams, network, on_progress=lambda _: None, on_end=lambda: None)
+    running.start()
+    assert running.join(LIMIT_S)
+    assert isinstance(streams[0].error, SourceError)
+    assert streams[1].error is None
+    assert {e.source for e in heard.events} == {"good"}
 
 
 # --- a machine that sleeps
@@ -238,14 +299,14 @@ def test_less_than_a_second_is_no_sleep(jump_s):
 def test_a_closed_lid_is_a_gap_that_ends_the_emotion_and_the_index_and_the_time_move_on():
     clock, heard = Clock(), Heard()
     read, write = os.pipe()
-    running = worker(heard, Stdin(StdinSource(), fd=read), StdinSource(), slept_s=clock)
+    stream, running = served(heard, Stdin(StdinSource(), fd=read), StdinSource(), slept_s=clock)
     running.start()
     pcm = (DEMO[RATE : 4 * RATE] * 32767).astype("<i2").tobytes()
     with open(write, "wb") as pipe:
         pipe.write(pcm)
         pipe.flush()
         heard.until(Emotion)
-        while running.counters["consumed"] < 3 * RATE:
+        while stream.counters["consumed"] < 3 * RATE:
             assert running.join(0.01) is False
         clock.slept_s += 3600.0
         pipe.write(pcm)
@@ -258,8 +319,8 @@ def test_a_closed_lid_is_a_gap_that_ends_the_emotion_and_the_index_and_the_time_
     before = [e for e in events[: events.index(start)] if not isinstance(e, Posterior)]
     assert [(e.type, e.phase) for e in before[-2:]] == [("emotion", "offset"), ("speech", "end")]
     assert events[-1].sample == 3606 * RATE
-    assert running.health().sample == 3606 * RATE
-    assert running.health().counters["suspended"] == 3600 * RATE
+    assert stream.health().sample == 3606 * RATE
+    assert stream.health().counters["suspended"] == 3600 * RATE
     told = [datetime.fromisoformat(e.time).timestamp() for e in (start, end)]
     assert told[1] - told[0] == pytest.approx(3600.0, abs=5.0)
     assert told[1] == pytest.approx(time.time(), abs=5.0)
@@ -274,11 +335,13 @@ def test_a_recording_sleeps_with_the_machine():
             return super().read(timeout_s)
 
     heard = Heard()
-    running = worker(heard, Nap([Block(0, DEMO[:5000], None), Block(5000, DEMO[:5000], None)]), SyntheticSource())
+    stream, running = served(
+        heard, Nap([Block(0, DEMO[:5000], None), Block(5000, DEMO[:5000], None)]), SyntheticSource()
+    )
     running.start()
     assert running.join(LIMIT_S)
     assert not [e for e in heard.events if isinstance(e, Gap)]
-    assert running.health().sample == 10_000
+    assert stream.health().sample == 10_000
 
 
 # --- times
@@ -287,7 +350,7 @@ def test_a_recording_sleeps_with_the_machine():
 def test_the_time_of_a_pipe_is_when_it_brought_the_samples():
     heard = Heard()
     read, write = os.pipe()
-    running = worker(heard, Stdin(StdinSource(), fd=read), StdinSource())
+    _, running = served(heard, Stdin(StdinSource(), fd=read), StdinSource())
     running.start()
     for _ in range(2):  # the second comes when more time has passed than its samples last
         heard.events.clear()

@@ -1,0 +1,238 @@
+"""One source on its way through the pipeline to the publisher: its holes, its counters and its clock."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from serstream.batch import Asking
+from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, SourceConfig, StdinSource
+from serstream.events import AnyEvent, Gap, Health, Posterior
+from serstream.pipeline import Pipeline
+from serstream.sources import Block, Hole, Source, make
+from serstream.transport import Publisher
+
+MEMORY_S = 60.0
+"""Latencies and losses of the last minute make percentiles and ``degraded``."""
+LIVE = (MicrophoneSource, StdinSource)
+"""What is heard as it is spoken; a recording waits for its reader."""
+LEAST_SLEEP_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def slept_s() -> float:
+    """Return for how many seconds this machine has been suspended since it started."""
+    running_s = -time.clock_gettime(time.CLOCK_MONOTONIC)
+    return running_s + time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Sleep:
+    """What a machine that is suspended does not hear: monotonic time, which sources count by, stands still meanwhile.
+
+    Parameters
+    ----------
+    slept_s : callable
+        As :func:`slept_s`.
+    """
+
+    def __init__(self, slept_s: Callable[[], float]) -> None:
+        self._slept_s = slept_s
+        self._known_s = slept_s()
+        self.lost_samples = 0
+
+    def place(self, item: Block | Hole) -> list[Block | Hole]:
+        """Return an item moved on by all that was slept through, behind the hole of what is new of that.
+
+        Within a hole that is open it makes that hole larger instead.
+        """
+        lost = self._lost()
+        self.lost_samples += lost
+        moved = item._replace(first_sample=item.first_sample + self.lost_samples)
+        if not lost:
+            return [moved]
+        if isinstance(moved, Hole) and moved.phase == "end":
+            return [moved._replace(lost_samples=moved.lost_samples + lost, estimated=True)]
+        start = Hole("start", "suspended", moved.first_sample - lost, lost, estimated=True)
+        return [start, start._replace(phase="end", first_sample=moved.first_sample), moved]
+
+    def _lost(self) -> int:
+        jump_s = self._slept_s() - self._known_s
+        if jump_s <= LEAST_SLEEP_S:
+            return 0
+        self._known_s += jump_s
+        return round(jump_s * SAMPLE_RATE)
+
+
+class Stream:
+    """A source, what is made of it, and its clock. Called from its worker's thread, but for what says otherwise.
+
+    Parameters
+    ----------
+    source_id : str
+    config : SourceConfig
+    pipeline : Pipeline
+    publisher : Publisher
+    slept_s : callable
+        As :func:`slept_s`.
+    """
+
+    def __init__(
+        self,
+        source_id: str,
+        config: SourceConfig,
+        pipeline: Pipeline,
+        publisher: Publisher,
+        *,
+        slept_s: Callable[[], float] = slept_s,
+    ) -> None:
+        self.source_id, self.config = source_id, config
+        self.source: Source = make(config)
+        self.error: Exception | None = None
+        self._pipeline, self._publisher = pipeline, publisher
+        self._rules: DecisionConfig | None = None
+        self._started_s = time.time()
+        self._slept_s, self._sleep = slept_s, Sleep(slept_s)
+        self._newest = (0, self._now_s())
+        self._busy_s, self._heard = 0.0, 0
+        self._latencies: deque[tuple[float, float]] = deque()
+        self._last_loss_s = -MEMORY_S
+        self._lost: dict[str, int] = {}
+        self._logged: dict[str, int] = {}
+
+    def apply(self, decision: DecisionConfig) -> None:
+        """Use other rules of decision from the next block on; called from any thread."""
+        self._rules = decision
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the source counts, and the samples at 16 kHz that the machine slept through."""
+        return self.source.counters | {"suspended": self._sleep.lost_samples}
+
+    def health(self) -> Health:
+        """Return how the source is, over the time since the last call; called from the main thread."""
+        now_s = time.monotonic()
+        busy_s, heard, self._busy_s, self._heard = self._busy_s, self._heard, 0.0, 0
+        recent = sorted(latency for at, latency in list(self._latencies) if now_s - at <= MEMORY_S)
+        sample = self._pipeline.next_sample
+        return Health(
+            source=self.source_id,
+            session=self._publisher.session,
+            sample=sample,
+            stream_s=round(sample / SAMPLE_RATE, 6),
+            status="failed" if self.error else self.source.status,
+            degraded=now_s - self._last_loss_s < MEMORY_S,
+            counters=self.counters,
+            rtf=round(busy_s * SAMPLE_RATE / heard, 5) if heard else 0.0,
+            latency_p50_s=_percentile(recent, 0.50),
+            latency_p99_s=_percentile(recent, 0.99),
+            topics=self._publisher.newest(self.source_id),
+        )
+
+    def publish_health(self) -> None:
+        """Publish :meth:`health`, and log what was lost since the last time; called from the main thread."""
+        self._publish([self.health()])
+        lost = dict(self._lost)
+        for cause, samples in lost.items():
+            if new := samples - self._logged.get(cause, 0):
+                log = _log.info if cause == "muted" else _log.warning
+                log("%s: %s, %d samples lost", self.source_id, cause, new)
+        self._logged = lost
+
+    def read(self, timeout_s: float) -> Block | None:
+        """Return the next block of the source, if one comes in time; a hole is told of instead.
+
+        Raises
+        ------
+        SourceError
+            If the source does not hold what it promised.
+        """
+        if (rules := self._rules) is not None:
+            self._rules = None
+            self._pipeline.configure(rules)
+        block = None
+        for placed in self._place(self.source.read(timeout_s)):
+            if isinstance(placed, Block):
+                block = placed
+            else:
+                self._tell(placed)
+        return block
+
+    def _place(self, item: Block | Hole | None) -> list[Block | Hole]:
+        if item is None:
+            return []
+        return self._sleep.place(item) if isinstance(self.config, LIVE) else [item]
+
+    def hear(self, block: Block) -> Asking[list[AnyEvent]]:
+        """Return what is made of a block, for :func:`serstream.batch.together`."""
+        captured_s = time.monotonic() if block.captured_s is None else block.captured_s
+        self._newest = (block.first_sample + block.samples.size, captured_s + self._slept_s())
+        return self._pipeline.hear(block.first_sample, block.samples)
+
+    def tell(self, events: list[AnyEvent], n_samples: int, busy_s: float) -> None:
+        """Publish what was made of a block of ``n_samples`` in ``busy_s`` seconds."""
+        started_s = time.monotonic()
+        self._publish(events)
+        self._busy_s += busy_s + time.monotonic() - started_s
+        self._heard += n_samples
+
+    def finish(self) -> None:
+        """Analyse what is left of a step and close what is open: the stream is over."""
+        self._publish(self._pipeline.finish())
+
+    def _tell(self, hole: Hole) -> None:
+        """Publish a loss; what ends with the sound ends before it."""
+        if hole.phase == "start" and hole.cause != "non_finite":
+            self._publish(self._pipeline.interrupt(self._pipeline.next_sample))
+        if hole.cause != "muted":
+            self._last_loss_s = math.inf if hole.phase == "start" else time.monotonic()
+        if hole.phase == "end":
+            self._lost[hole.cause] = self._lost.get(hole.cause, 0) + hole.lost_samples
+        gap = Gap(
+            source=self.source_id,
+            session=self._publisher.session,
+            sample=hole.first_sample,
+            stream_s=round(hole.first_sample / SAMPLE_RATE, 6),
+            phase=hole.phase,
+            cause=hole.cause,
+            lost_samples=hole.lost_samples,
+            estimated=hole.estimated,
+        )
+        self._publish([gap])
+
+    def _publish(self, events: list[AnyEvent]) -> None:
+        for event in events:
+            captured_s = self._captured_s(event.sample)
+            latency_s = max(0.0, self._now_s() - self._newest[1]) if event.type != "health" else 0.0
+            self._publisher.publish(event, time=_rfc3339(captured_s), latency_s=round(latency_s, 6))
+            if isinstance(event, Posterior):
+                self._remember(latency_s)
+
+    def _captured_s(self, sample: int) -> float:
+        """Return the wall time, in seconds since 1970, at which a sample was captured."""
+        if not isinstance(self.config, LIVE):
+            return self._started_s + sample / SAMPLE_RATE
+        newest, captured_s = self._newest
+        return time.time() - self._now_s() + captured_s - (newest - sample) / SAMPLE_RATE
+
+    def _now_s(self) -> float:
+        """Return the time, in seconds, on a clock that goes on while the machine sleeps."""
+        return time.monotonic() + self._slept_s()
+
+    def _remember(self, latency_s: float) -> None:
+        now_s = time.monotonic()
+        self._latencies.append((now_s, latency_s))
+        while now_s - self._latencies[0][0] > MEMORY_S:
+            self._latencies.popleft()
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 6) if ordered else 0.0
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
