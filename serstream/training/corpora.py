@@ -16,19 +16,6 @@ from serstream.errors import SourceError
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 SEXES = ("F", "M")
 READ = "libri"
-PEOPLE = (
-    "crying_baby",
-    "sneezing",
-    "clapping",
-    "breathing",
-    "coughing",
-    "footsteps",
-    "laughing",
-    "brushing_teeth",
-    "snoring",
-    "drinking_-_sipping",
-)
-"""ESC-50's category of human sounds that are not speech."""
 COLUMNS = ("path", "corpus", "speaker", "sex", "emotion")
 
 RAVDESS_FOLDS = (
