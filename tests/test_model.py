@@ -50,7 +50,7 @@ def test_the_open_model_comes_from_what_may_be_used_commercially() -> None:
 
 @pytest.mark.parametrize(
     ("model", "document"),
-    [("serstream", "README.md"), ("serstream", "models/README.md"), ("open", "models/open/README.md")],
+    [("serstream", "models/README.md"), ("open", "models/open/README.md")],
 )
 def test_the_scores_in_the_documents_are_those_of_the_manifest(model: str, document: str) -> None:
     text = (Path(__file__).parent.parent / document).read_text(encoding="utf-8")

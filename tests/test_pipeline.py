@@ -310,7 +310,7 @@ def test_what_the_network_hears_as_no_speech_has_a_posterior_but_no_emotion() ->
 
 def test_the_state_is_the_open_emotion_uncertain_within_an_utterance_and_no_speech_outside() -> None:
     label, talking = None, False
-    for event in hear(DEMO[: 25 * RATE]):
+    for event in hear(DEMO[: 25 * RATE], model=CREDULOUS):
         if isinstance(event, Emotion):
             label = None if event.phase == "offset" else event.label
         elif isinstance(event, Speech):

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     o.add_argument(
         "folder", type=Path, help="folder of the report, for example docs/evaluation; counts in its results/"
     )
-    o.add_argument("--card", type=Path, help="model card to write the summary into, between its marks")
+    o.add_argument("--card", type=Path, nargs="+", default=[], help="write the summary into these, between their marks")
     _add_reproduce(commands.add_parser("reproduce", help="fit the paper's models rung by rung, and report"))
     for command in (p, t, e):
         command.add_argument(

@@ -13,14 +13,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.analysis import analyze, open_pipeline
+from serstream.analysis import analyze
 from serstream.classifier import softmax
-from serstream.config import SAMPLE_RATE, Config, DecisionConfig
+from serstream.config import Config, DecisionConfig
 from serstream.errors import ConfigError
-from serstream.events import LABELS, Emotion
+from serstream.events import LABELS
 from serstream.manifest import Manifest, Model, load_model, write_manifest
 from serstream.recordings import read_file
-from serstream.training.corpora import PEOPLE, Clip, group_of, noise_clips, read_aloud, read_corpora
+from serstream.training.corpora import Clip, group_of, read_aloud, read_corpora
 from serstream.training.export import export, load_recipe
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe, split
@@ -32,17 +32,7 @@ UNCERTAIN_SHARE = 0.2
 CALM_WEIGHTS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 MOVED_SHARE = 0.15
 """Share of read speech that may be called anything but calm: corpora of acted moods make a network expect moods."""
-SPEECH_THRESHOLDS = (0.99, 0.993, 0.995, 0.997, 0.998, 0.999)
-NOISE_EVENTS_PER_HOUR = 5.0
-"""Of the noise that it was trained on: others are heard as an emotion more often than these."""
-CALIBRATED = (
-    "temperature",
-    "voice_temperature",
-    "speech_threshold",
-    "enter_threshold",
-    "exit_threshold",
-    "priors",
-)
+CALIBRATED = ("temperature", "voice_temperature", "enter_threshold", "exit_threshold", "priors")
 
 
 def export_calibrated(
@@ -66,11 +56,7 @@ def export_calibrated(
         manifest = msgspec.structs.replace(manifest, **changes)
         write_manifest(Path(made), manifest)
         if data is not None:
-            found = read_corpora(data)
-            manifest = msgspec.structs.replace(manifest, priors=fit_priors(Path(made), found))
-            write_manifest(Path(made), manifest)
-            noises = [c for c in noise_clips(found) if c.corpus in recipe.corpus_shares and c.source not in PEOPLE]
-            manifest = msgspec.structs.replace(manifest, speech_threshold=fit_speech_threshold(Path(made), noises))
+            manifest = msgspec.structs.replace(manifest, priors=fit_priors(Path(made), read_corpora(data)))
             write_manifest(Path(made), manifest)
         folder.mkdir(exist_ok=True)
         for name in ("model.tflite", "manifest.json"):
@@ -142,23 +128,6 @@ def _moved_share(model: Model, config: Config, clips: Sequence[Clip]) -> float:
     steps = [step for clip in clips for step in analyze(read_file(clip.path), model, config).analysis.steps]
     moved = sum(step.speech for step in steps if step.state in LABELS and step.state != "calm")
     return moved / sum(step.speech for step in steps)
-
-
-def fit_speech_threshold(folder: Path, noises: Sequence[Clip]) -> float:
-    """Return the least belief in speech by which noise seldom raises an emotion, at most the largest tried.
-
-    Without noise that is the least.
-    """
-    model = load_model(folder)
-    sounds = [block for clip in noises for block in read_file(clip.path)]
-    hours = sum(block.size for block in sounds) / SAMPLE_RATE / 3600.0
-    for threshold in SPEECH_THRESHOLDS:
-        tried = model._replace(manifest=msgspec.structs.replace(model.manifest, speech_threshold=threshold))
-        pipeline = open_pipeline(tried, Config())
-        events = [e for block in sounds for e in pipeline.push(pipeline.next_sample, block)]
-        if sum(isinstance(e, Emotion) and e.phase == "onset" for e in events) <= NOISE_EVENTS_PER_HOUR * hours:
-            break
-    return threshold
 
 
 def _softmax_rows(logits: NDArray[np.float64]) -> NDArray[np.float64]:

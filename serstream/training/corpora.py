@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serstream.errors import SourceError
@@ -16,19 +16,6 @@ from serstream.errors import SourceError
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 SEXES = ("F", "M")
 READ = "libri"
-PEOPLE = (
-    "crying_baby",
-    "sneezing",
-    "clapping",
-    "breathing",
-    "coughing",
-    "footsteps",
-    "laughing",
-    "brushing_teeth",
-    "snoring",
-    "drinking_-_sipping",
-)
-"""ESC-50's category of human sounds that are not speech."""
 COLUMNS = ("path", "corpus", "speaker", "sex", "emotion")
 
 RAVDESS_FOLDS = (
@@ -42,7 +29,10 @@ RAVDESS_FOLDS = (
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One recording; ``emotion`` is empty for noise, ``sex`` is F or M or empty."""
+    """One recording; ``emotion`` is empty for noise, ``sex`` is F or M or empty.
+
+    ``votes``, where listeners gave them, is how many heard each of ``EMOTIONS`` in it.
+    """
 
     path: Path
     corpus: str
@@ -50,6 +40,7 @@ class Clip:
     sex: str
     emotion: str
     source: str = ""
+    votes: tuple[int, ...] = ()
 
 
 def read_corpora(folder: Path) -> list[Clip]:
@@ -78,9 +69,24 @@ def _read_manifest(manifest: Path) -> list[Clip]:
                 raise SourceError(
                     f"{manifest} has no column {', '.join(missing)}; its first line must name {','.join(COLUMNS)}"
                 )
-            return [_clip(manifest, f"{manifest}, line {table.line_num},", row) for row in table]
+            clips = [_clip(manifest, f"{manifest}, line {table.line_num},", row) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{manifest} cannot be read ({error}); write it as CSV in UTF-8") from error
+    votes = {corpus: _read_votes(manifest.parent / f"{corpus}_votes.csv") for corpus in {c.corpus for c in clips}}
+    return [replace(c, votes=votes[c.corpus].get(c.path.stem, ())) for c in clips]
+
+
+def _read_votes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the votes of listeners by the name of the clip; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            return {row["clip"]: tuple(int(row.get(e) or 0) for e in EMOTIONS) for row in csv.DictReader(lines)}
+    except (UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        raise SourceError(
+            f"{path} cannot be read ({error}); its columns are clip and emotions, and what it holds are whole numbers"
+        ) from error
 
 
 def _clip(manifest: Path, where: str, row: dict[str, str]) -> Clip:

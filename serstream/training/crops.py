@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from serstream.errors import ConfigError
 from serstream.features import dct_matrix
 from serstream.pooling import pooling_weights
-from serstream.training.corpora import SEXES, emotions_of
+from serstream.training.corpora import EMOTIONS, SEXES, Clip, emotions_of
 from serstream.training.histories import Histories, channel_offset
 from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
@@ -170,9 +170,19 @@ class CropSampler:
         emotion = emotions[[self.emotions.index(c.emotion or self.emotions[0]) for c in clips]]
         allowed = np.array([self._allowed[c.corpus] for c in clips], np.float32)
         smoothing = self._recipe.label_smoothing
+        emotion = self._with_votes(emotion, clips)
         emotion = (1 - smoothing) * emotion + smoothing * allowed / allowed.sum(axis=1, keepdims=True)
         voice = sexes[[SEXES.index(c.sex or SEXES[0]) for c in clips]]
         return labelled * emotion, allowed, labelled * voice, np.concatenate([labelled, 1 - labelled], axis=1)
+
+    def _with_votes(self, emotion: Array, clips: list[Clip]) -> Array:
+        """Return the targets, a part of each given to what listeners heard in its clip."""
+        weight, kept = self._recipe.votes_weight, [EMOTIONS.index(e) for e in self.emotions]
+        for i, clip in enumerate(clips):
+            votes = np.array(clip.votes, np.float32)[kept] if weight and clip.votes else np.zeros(0, np.float32)
+            if votes.any():
+                emotion[i] = (1 - weight) * emotion[i] + weight * votes / votes.sum()
+        return emotion
 
     def _mix(self, batch: Batch, names: NDArray[np.str_], rng: np.random.Generator) -> Batch:
         """Mix each example with another of its corpus (mixup, Zhang et al. 2018); pooling is over either's speech."""

@@ -25,8 +25,8 @@ from serstream.training.prepare import Prepared
 from serstream.training.recipe import Recipe
 from serstream.training.scaling import normalisation
 
-SPEECH_THRESHOLD = 0.99
-"""Odds of 99 to 1: where a model begins that was not calibrated."""
+SPEECH_THRESHOLD = 0.993
+"""The least of those tried by which the noise that fold 1 was trained on raises five emotions an hour, people apart."""
 N_CALIBRATION_BATCHES = 6
 
 Inputs = tuple[NDArray[np.float32], NDArray[np.float32]]

@@ -164,6 +164,10 @@ def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([starts[v : v + len(sizes) * n_variants : n_variants] for v in range(n_variants + 1)], axis=1)
 
 
+def _clip(row: dict[str, Any]) -> Clip:
+    return Clip(**(row | {"path": Path(row["path"]), "votes": tuple(row.get("votes", ()))}))
+
+
 def load_prepared(cache: Path) -> Prepared:
     """Read what :func:`prepare` wrote; features are mapped, not read."""
     try:
@@ -173,7 +177,7 @@ def load_prepared(cache: Path) -> Prepared:
             f"{cache} holds no prepared features; run `python -m serstream.training prepare` first"
         ) from error
     return Prepared(
-        clips=[Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]],
+        clips=[_clip(row) for row in index["clips"]],
         front_end=msgspec.convert(index["front_end"], FrontEnd),
         features=np.load(cache / "features.npy", mmap_mode="r"),
         speech=np.load(cache / "speech.npy"),

@@ -30,6 +30,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a model is trained.
 
     ``fold`` (1 to 5) is left out for test, with a few speakers of the next fold for validation; 0 trains on everyone.
+    ``votes_weight`` is how much of the target is what listeners voted, where they did.
     An epoch is ``crops_per_epoch`` crops, ``corpus_shares`` of each corpus; ``clean_share`` of them come from clips as
     they are, the others from any rendering. ``heard_noise_share`` of the noise is such as the gate takes for speech.
     """
@@ -43,6 +44,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight_decay: float = 1e-4
     clean_share: float = 0.3
     label_smoothing: float = 0.1
+    votes_weight: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
     mixup: float = 0.2
     voice_weight: float = 0.4
     segment_frames: int = 160

@@ -43,6 +43,22 @@ def test_a_manifest_is_read_whole_and_sorted_with_its_paths(tmp_path: Path) -> N
     assert savee == Clip(tmp_path / "savee/b.ogg", "savee", "savee-DC", "M", "neutral", "acted")
 
 
+def test_votes_of_listeners_are_read_beside_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(MANIFEST)
+    (tmp_path / "savee_votes.csv").write_text("clip,angry,disgust,neutral,listeners\nb,2,1,6,9\n")
+    votes = {c.path.name: c.votes for c in read_corpora(tmp_path)}
+    assert votes.pop("b.ogg") == (6, 0, 0, 0, 2, 0, 1, 0)
+    assert set(votes.values()) == {()}
+
+
+@pytest.mark.parametrize("text", ["name,angry\nb,2\n", "clip,angry\nb,many\n"])
+def test_votes_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.csv").write_text(MANIFEST)
+    (tmp_path / "savee_votes.csv").write_text(text)
+    with pytest.raises(SourceError, match=r"savee_votes\.csv cannot be read .*; its columns are clip and emotions"):
+        read_corpora(tmp_path)
+
+
 def test_a_plain_ravdess_folder_is_read_by_its_names(ravdess: Path) -> None:
     clips = read_corpora(ravdess)
     assert len(clips) == 40

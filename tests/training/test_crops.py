@@ -26,7 +26,7 @@ from serstream.training.augment import (
     room,
     transmit,
 )
-from serstream.training.corpora import Clip
+from serstream.training.corpora import EMOTIONS, Clip
 from serstream.training.crops import CropSampler
 from serstream.training.prepare import Prepared, load_prepared, read_clip, scenes_of, speech_level
 from serstream.training.recipe import NetworkShape, Recipe
@@ -165,6 +165,18 @@ def test_emotions_that_a_corpus_lacks_are_masked_and_have_no_target(prepared: Pr
     assert np.array_equal(batch.allowed[of_other], expected)
     assert np.array_equal(batch.allowed[~of_other], np.ones((int((~of_other).sum()), 5)) - expected[:1])
     assert not batch.emotion[batch.allowed == 0.0].any()
+
+
+def test_what_listeners_voted_is_a_part_of_the_target(prepared: Prepared, scale: Normalisation) -> None:
+    votes = tuple(3 * (e == "sad") + 6 * (e == "disgust") + (e == "happy") for e in EMOTIONS)
+    clips = [replace(c, votes=votes if c.emotion == "calm" else ()) for c in prepared.clips]
+    part = Prepared(clips, prepared.front_end, prepared.features, prepared.speech, prepared.first)
+    plain = msgspec.structs.replace(RECIPE, label_smoothing=0.0)
+    rows = [next(i for i, c in enumerate(clips) if c.emotion == e) for e in ("calm", "angry")]
+    drawn = sampler(part, scale, msgspec.structs.replace(plain, votes_weight=0.2)).whole_clips(np.array(rows))
+    np.testing.assert_allclose(drawn.emotion, [[0.8, 0.05, 0.15, 0, 0], [0, 0, 0, 1, 0]], atol=1e-6)
+    without = sampler(part, scale, plain).whole_clips(np.array(rows))
+    assert without.emotion.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0]]
 
 
 def test_noise_has_neither_emotion_nor_voice_and_is_no_speech(prepared: Prepared, scale: Normalisation) -> None:

@@ -279,10 +279,13 @@ def test_the_report_and_the_model_card_are_those_of_the_counts_beside_them(tmp_p
     if not kept.is_dir():
         pytest.skip("no model was evaluated yet: docs/evaluation does not exist")
     shutil.copytree(kept / "results", tmp_path / "evaluation" / "results")
-    shutil.copy(ROOT / "models" / "README.md", tmp_path / "card.md")
-    train("report", tmp_path / "evaluation", "--card", tmp_path / "card.md")
+    documents = {tmp_path / "card.md": ROOT / "models" / "README.md", tmp_path / "README.md": ROOT / "README.md"}
+    for copy, document in documents.items():
+        shutil.copy(document, copy)
+    train("report", tmp_path / "evaluation", "--card", *documents)
     assert (tmp_path / "evaluation" / "README.md").read_text() == (kept / "README.md").read_text()
-    assert (tmp_path / "card.md").read_text() == (ROOT / "models" / "README.md").read_text()
+    for copy, document in documents.items():
+        assert copy.read_text() == document.read_text()
 
 
 @pytest.mark.corpus

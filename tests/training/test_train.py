@@ -268,15 +268,6 @@ def test_calm_weighs_as_much_as_keeps_read_speech_calm_and_no_more() -> None:
     assert fit_priors(folder, []) == {}
 
 
-def test_belief_in_speech_that_is_asked_for_keeps_noise_from_being_an_emotion() -> None:
-    from serstream.training import calibrate
-
-    demo, folder = packaged("demo.flac"), packaged("models/serstream")
-    assert calibrate.fit_speech_threshold(folder, []) == calibrate.SPEECH_THRESHOLDS[0]
-    speech = Clip(demo, "esc50", "", "", "")
-    assert calibrate.fit_speech_threshold(folder, [speech]) == calibrate.SPEECH_THRESHOLDS[-1]
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

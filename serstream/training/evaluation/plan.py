@@ -11,12 +11,25 @@ import numpy as np
 
 from serstream.errors import ConfigError, SourceError
 from serstream.manifest import Manifest
-from serstream.training.corpora import EMOTIONS, PEOPLE, READ, Clip, folds, read_aloud
+from serstream.training.corpora import EMOTIONS, READ, Clip, folds, read_aloud
 from serstream.training.score import five_classes
 
 N_ORDERS = 5
 EIGHT_CLASSES = "ravdess_speech"
 SUNG = "ravdess_song"
+PEOPLE = (
+    "crying_baby",
+    "sneezing",
+    "clapping",
+    "breathing",
+    "coughing",
+    "footsteps",
+    "laughing",
+    "brushing_teeth",
+    "snoring",
+    "drinking_-_sipping",
+)
+"""ESC-50's category of human sounds that are not speech."""
 KINDS = ("surroundings", "people", "background")
 
 

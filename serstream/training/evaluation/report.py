@@ -35,8 +35,8 @@ Rows = list[list[str]]
 Of = Callable[[Figures], str]
 
 
-def report(folder: Path, card: Path | None = None) -> None:
-    """Write ``README.md`` and pictures from the counts in ``folder/results``, and the summary into a model card."""
+def report(folder: Path, cards: Sequence[Path] = ()) -> None:
+    """Write ``README.md`` and pictures from the counts in ``folder/results``, and the summary into other documents."""
     results = load(folder)
     pictures = draw(results, folder)
     sections = [
@@ -58,7 +58,7 @@ def report(folder: Path, card: Path | None = None) -> None:
         _reading(results),
     ]
     (folder / "README.md").write_text("\n".join(s for s in sections if s), encoding="utf-8")
-    if card is not None:
+    for card in cards:
         put(card, "evaluation", summary(results))
 
 
@@ -69,7 +69,7 @@ def table(head: Sequence[str], rows: Rows) -> str:
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return what the model card says: UAR by corpus and column, and how many bars are met."""
+    """Return what other documents say: UAR by corpus and column, and how many bars are met."""
     rows = [[f"{title(c)}, five classes", *_cells(results, "five", c, COLUMNS, _uar)] for c in corpora(results)]
     rows += [
         [f"{title(c)}, eight classes", *_cells(results, "eight", c, COLUMNS, _uar)] for c in corpora(results, "eight")
@@ -77,9 +77,9 @@ def summary(results: Sequence[Result]) -> str:
     asked = bars(results)
     met = sum(bar.met in ("aim", "bar") for bar in asked)
     measured = sum(bar.met != "not measured" for bar in asked)
+    said = f"Of {len(asked)} bars set beforehand, {measured} are measured and {met} met.\n"
     return (
-        table(["UAR on speakers that it never heard", *COLUMNS], rows)
-        + f"\nOf {len(asked)} bars set beforehand, {measured} are measured and {met} met.\n"
+        table(["UAR on speakers that it never heard", *COLUMNS], rows) + f"\n{_rests(results, 'five').strip()} {said}"
     )
 
 
