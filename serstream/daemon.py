@@ -1,4 +1,4 @@
-"""The daemon: owns the publisher, the streams and their worker, signals, health, the watchdog and the order of the end."""
+"""The daemon: owns the publisher, the streams, their worker, signals, health, the watchdog and the order of the end."""
 
 from __future__ import annotations
 
