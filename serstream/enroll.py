@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -19,6 +17,7 @@ from serstream.enrolment import Enrolment
 from serstream.errors import ConfigError, SourceError
 from serstream.manifest import Manifest
 from serstream.profiles import Profile
+from serstream.signals import noted
 from serstream.sources import Block, Microphone, Source, make
 
 LEAST_S, MOST_S = 10.0, 300.0
@@ -115,10 +114,9 @@ def listen(source: Source, enrolment: Enrolment, told: Told | None = None) -> No
     Raises
     ------
     KeyboardInterrupt
-        At SIGINT and SIGTERM, between two reads: in the middle of one it could leave a lock closed, or be lost.
+        At SIGINT and SIGTERM, between two reads.
     """
-    asked: list[int] = []
-    with _signals(asked), told or contextlib.nullcontext():
+    with noted() as asked, told or contextlib.nullcontext():
         try:
             source.open()
             while not (enrolment.complete or source.ended or asked):
@@ -131,18 +129,6 @@ def listen(source: Source, enrolment: Enrolment, told: Told | None = None) -> No
             source.close()
     if asked:
         raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _signals(asked: list[int]) -> Iterator[None]:
-    """Note the signals that ask for the end, unless they are ignored."""
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {n: signal.signal(n, lambda number, _frame: asked.append(number)) for n in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Told:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from serstream.clock import LEAST_SLEEP_S, slept_s
 from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, SourceConfig, StdinSource
 from serstream.errors import SerstreamError
 from serstream.events import AnyEvent, Gap, Health, Posterior
@@ -22,15 +23,8 @@ MEMORY_S = 60.0
 """Latencies and losses of the last minute make percentiles and ``degraded``."""
 LIVE = (MicrophoneSource, StdinSource)
 """What is heard as it is spoken; a recording waits for its reader."""
-LEAST_SLEEP_S = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-def slept_s() -> float:
-    """Return for how many seconds this machine has been suspended since it started."""
-    running_s = -time.clock_gettime(time.CLOCK_MONOTONIC)
-    return running_s + time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Sleep:

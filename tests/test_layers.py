@@ -10,10 +10,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "serstream"
 
 ROWS: list[dict[str, set[str]]] = [
-    {"errors": set(), "resources": set()},
+    {"errors": set(), "resources": set(), "clock": set(), "signals": set()},
     {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
-    {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}},
+    {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}, "pcm": {"numpy"}},
     # the capture process: what is below here and above `sources` must stay small
     {"transfer": {"numpy"}},
     {"capture": {"sounddevice"}},

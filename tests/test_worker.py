@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from serstream.clock import slept_s
 from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
 from serstream.events import AnyEvent, Emotion, Gap, Posterior
 from serstream.manifest import load_model
@@ -21,7 +22,7 @@ from serstream.pipeline import Pipeline
 from serstream.pulled import Pulled
 from serstream.resources import packaged
 from serstream.sources import Block, Hole, Stdin
-from serstream.worker import Sleep, Worker, slept_s
+from serstream.worker import Sleep, Worker
 
 RATE = 16_000
 LIMIT_S = 30.0
