@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 
 from serstream import __version__
-from serstream.config import Config, load
+from serstream.audio import Inlet
+from serstream.config import Config, NetworkSource, load
 from serstream.errors import ConfigError, SerstreamError
 from serstream.manifest import Model, load_model
 from serstream.pipeline import Pipeline, thresholds
 from serstream.profiles import find as find_profile
 from serstream.resources import packaged
+from serstream.sources import Remote
 from serstream.systemd import Notifier, Progress
 from serstream.transport import Publisher, Request
 from serstream.worker import Worker
@@ -98,6 +100,11 @@ class Daemon:
             replay_mb=t.replay_mb,
         )
         self.workers = {source_id: self._worker(source_id, pipeline) for source_id, pipeline in pipelines.items()}
+        try:
+            self.inlet = self._open_inlet()
+        except BaseException:
+            self.publisher.close()
+            raise
         self._serving = list(self.workers.values())
         self._late: list[str] = []
 
@@ -126,6 +133,17 @@ class Daemon:
             on_progress=progress,
             on_end=self._wake.set,
         )
+
+    def _open_inlet(self) -> Inlet | None:
+        t = self.config.transport
+        if t.audio is None:
+            return None
+        inboxes = {
+            worker.config.stream_of(source_id): worker.source.inbox
+            for source_id, worker in self.workers.items()
+            if isinstance(worker.config, NetworkSource) and isinstance(worker.source, Remote)
+        }
+        return Inlet(t.audio, inboxes, insecure=t.insecure)
 
     def run(self) -> None:
         """Serve until asked to stop or until every source has ended; called from the main thread.
@@ -167,6 +185,8 @@ class Daemon:
     def close(self) -> None:
         """End in order: sources, analysis, events, endpoints; within a second. Calling it again does nothing."""
         self._notifier.stopping()
+        if self.inlet is not None:
+            self.inlet.close()
         for worker in self._serving:
             worker.stop()
         deadline_s = time.monotonic() + STOP_LIMIT_S
@@ -200,6 +220,7 @@ class Daemon:
     def _feed_watchdog(self) -> None:
         now_s = time.monotonic()
         late = self._progress.late(now_s) + ([] if self.publisher.alive else ["control"])
+        late += [] if self.inlet is None or self.inlet.alive else ["audio"]
         if late != self._late:
             self._late = late
             if late:
@@ -281,6 +302,7 @@ class Daemon:
             },
             "events": self.publisher.events_endpoint,
             "control": self.publisher.control_endpoint,
+            "audio": None if self.inlet is None else self.inlet.status(),
             "sources": {
                 w.source_id: {
                     "kind": str(w.config.__struct_config__.tag),

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from serstream.config import Config, FileSource, MicrophoneSource, SourceConfig
+from serstream.config import Config, FileSource, MicrophoneSource, NetworkSource, SourceConfig
 from serstream.enrolment import Enrolment
 from serstream.errors import ConfigError, SourceError
 from serstream.manifest import Manifest
@@ -63,6 +63,11 @@ def choose_source(config: Config, name: str | None) -> SourceConfig:
         raise ConfigError(
             f"source {name!r} is no file that this user can see, and no source of the configuration "
             f"({', '.join(config.sources)}); name one of those, mic or a recording"
+        )
+    if isinstance(source, NetworkSource):
+        raise ConfigError(
+            f"source {name!r} is heard by the daemon alone, over the network; enroll where its microphone is, or from "
+            "a recording"
         )
     if isinstance(source, FileSource):
         return msgspec.structs.replace(source, realtime=False, loop=False)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from serstream.clock import LEAST_SLEEP_S, slept_s
-from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, SourceConfig, StdinSource
+from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, NetworkSource, SourceConfig, StdinSource
 from serstream.errors import SerstreamError
 from serstream.events import AnyEvent, Gap, Health, Posterior
 from serstream.pipeline import Pipeline
@@ -21,7 +21,9 @@ from serstream.transport import Publisher
 READ_TIMEOUT_S = 0.2
 MEMORY_S = 60.0
 """Latencies and losses of the last minute make percentiles and ``degraded``."""
-LIVE = (MicrophoneSource, StdinSource)
+AWAKE = (MicrophoneSource, StdinSource)
+"""What is silent while this machine sleeps, and does not know of that."""
+LIVE = (*AWAKE, NetworkSource)
 """What is heard as it is spoken; a recording waits for its reader."""
 
 _log = logging.getLogger(__name__)
@@ -196,7 +198,7 @@ class Worker:
     def _place(self, item: Block | Hole | None) -> list[Block | Hole]:
         if item is None:
             return []
-        return self._sleep.place(item) if isinstance(self.config, LIVE) else [item]
+        return self._sleep.place(item) if isinstance(self.config, AWAKE) else [item]
 
     def _drain(self) -> None:
         """Analyse what was captured before the end, then close what is open."""

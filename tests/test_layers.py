@@ -18,7 +18,9 @@ ROWS: list[dict[str, set[str]]] = [
     {"transfer": {"numpy"}},
     {"capture": {"sounddevice"}},
     {"capture_process": set(), "pulled": {"numpy"}, "recordings": {"numpy", "soundfile"}},
-    {"microphone": set(), "stdin": {"numpy"}},
+    {"packets": {"msgspec", "numpy"}},
+    {"inbox": set()},
+    {"microphone": set(), "stdin": {"numpy"}, "remote": {"numpy"}},
     {"sources": {"numpy"}},
     # the middle: no thread, socket, file or clock
     {"features": {"msgspec", "numpy"}, "normalisation": {"numpy"}, "speech": {"earshot", "numpy"}},
@@ -30,7 +32,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},
     # the wire
     {"endpoints": {"zmq"}, "history": {"msgspec"}},
-    {"transport": {"msgspec", "zmq"}},
+    {"transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
     # the daemon
     {"worker": set()},
     {"daemon": {"msgspec"}},

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from serstream.clock import slept_s
-from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
+from serstream.config import DecisionConfig, MicrophoneSource, NetworkSource, StdinSource, SyntheticSource
 from serstream.events import AnyEvent, Emotion, Gap, Posterior
 from serstream.manifest import load_model
 from serstream.pipeline import Pipeline
@@ -265,7 +265,8 @@ def test_a_closed_lid_is_a_gap_that_ends_the_emotion_and_the_index_and_the_time_
     assert told[1] == pytest.approx(time.time(), abs=5.0)
 
 
-def test_a_recording_sleeps_with_the_machine():
+@pytest.mark.parametrize("config", [SyntheticSource(), NetworkSource()])
+def test_a_recording_sleeps_with_the_machine_and_the_network_counts_that_itself(config):
     clock = Clock()
 
     class Nap(Played):
@@ -274,7 +275,7 @@ def test_a_recording_sleeps_with_the_machine():
             return super().read(timeout_s)
 
     heard = Heard()
-    running = worker(heard, Nap([Block(0, DEMO[:5000], None), Block(5000, DEMO[:5000], None)]), SyntheticSource())
+    running = worker(heard, Nap([Block(0, DEMO[:5000], None), Block(5000, DEMO[:5000], None)]), config)
     running.start()
     assert running.join(LIMIT_S)
     assert not [e for e in heard.events if isinstance(e, Gap)]
