@@ -38,6 +38,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"daemon": {"msgspec"}},
     # people
     {"viewstate": set(), "report": {"msgspec"}, "installation": set(), "enroll": {"msgspec", "rich"}},
+    {"sending": {"numpy"}},
     {"picture": {"rich"}, "service": set()},
     {"view": {"rich"}},
     {"commands": {"msgspec", "rich"}},
@@ -205,6 +206,11 @@ def test_importing_the_package_alone_loads_nothing() -> None:
 def test_the_daemon_loads_nothing_of_training_and_no_sound_library() -> None:
     heavy = ("tensorflow", "keras", "matplotlib", "librosa", "sounddevice", "rich", "serstream.training")
     assert loaded_by("import serstream.daemon", "numba", *heavy) == {"numba"}
+
+
+def test_a_sender_loads_no_model() -> None:
+    heavy = ("numba", "ai_edge_litert", "earshot", "sounddevice", "rich", "serstream.pipeline")
+    assert loaded_by("import serstream.sending", "zmq", "numpy", *heavy) == {"zmq", "numpy"}
 
 
 def test_the_capture_process_stays_small() -> None:
