@@ -13,7 +13,7 @@ def check_bind(endpoint: str, where: str, *, insecure: bool, inproc: bool = Fals
     host = _host(endpoint, where, r"\d+|\*", inproc=inproc)
     if host and not insecure and not _is_loopback(host):
         raise ConfigError(
-            f"{where} {endpoint!r}, which would let other machines listen unencrypted; bind 127.0.0.1 or an "
+            f"{where} {endpoint!r}, which would be open to other machines, unencrypted; bind 127.0.0.1 or an "
             "ipc:// path, or set transport.insecure to true"
         )
 

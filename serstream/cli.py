@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serstream import __version__
 from serstream.errors import SerstreamError
-from serstream.transport import CONTROL_ENDPOINT, EVENTS_ENDPOINT
+from serstream.transport import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOINT
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_listen(commands)
+    _add_send(commands)
     _add_analyze(commands)
     _add_enroll(commands)
     p = commands.add_parser("devices", help="list microphones with their stable names")
@@ -52,6 +53,10 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="ID|mic|demo|-|FILE",
         help="a source of the configuration, the default microphone, the embedded demo, standard input, or a recording",
     )
+    _add_stdin(p)
+
+
+def _add_stdin(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--stdin-format",
         choices=("s16le", "s32le", "f32le"),
@@ -68,6 +73,33 @@ def _add_listen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument("--control", default=CONTROL_ENDPOINT, metavar="URL", help="control endpoint (%(default)s)")
     p.add_argument("--source", metavar="ID", help="one source instead of all")
     p.add_argument("--json", action="store_true", help="print every event as a line of JSON")
+
+
+def _add_send(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser(
+        "send", help="send sound, unencrypted, to a daemon elsewhere that has a network source for it"
+    )
+    _add_config(p)
+    p.add_argument(
+        "source",
+        metavar="ID|mic|demo|-|FILE",
+        help="a source of the configuration, the default microphone, the embedded demo, standard input, or a recording",
+    )
+    p.add_argument(
+        "--to",
+        default=AUDIO_ENDPOINT,
+        metavar="URL",
+        help="where the daemon takes sound (%(default)s)",
+    )
+    p.add_argument("--stream", metavar="NAME", help="which of its streams this is (the id of the source)")
+    p.add_argument(
+        "--format",
+        choices=("f32le", "s16le"),
+        default="f32le",
+        help="samples on the wire, exact or half as large (%(default)s)",
+    )
+    _add_stdin(p)
+    p.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 
 def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -126,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"serstream: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        return 0 if args.command in {"run", "listen"} else 128 + signal.SIGINT
+        return 0 if args.command in {"run", "listen", "send"} else 128 + signal.SIGINT
     except BrokenPipeError:
         # whoever read our output has gone, as `head` does; the interpreter must not try to flush it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

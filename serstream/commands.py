@@ -20,8 +20,10 @@ from serstream.config import (
     DemoSource,
     FileSource,
     MicrophoneSource,
+    NetworkSource,
     SourceConfig,
     StdinSource,
+    check_source_id,
     load,
 )
 from serstream.errors import ConfigError, NoMicrophoneError, SourceError
@@ -184,6 +186,33 @@ def listen(args: argparse.Namespace) -> int:
     return 0
 
 
+def send(args: argparse.Namespace) -> int:
+    """Send a source to a daemon elsewhere, and say at the end how much that was."""
+    _end_quietly_when_asked()
+    base = load(args.config)[0]
+    _log_to_stderr(base.log_level)
+    config = _choose(base, args)
+    ((source_id, chosen),) = config.sources.items()
+    if isinstance(chosen, NetworkSource):
+        raise ConfigError(f"source {source_id!r} hears the network itself; name a source that hears this machine")
+    stream = source_id if args.stream is None else args.stream
+    check_source_id(stream, "--stream")
+    from serstream.audio import Outlet
+    from serstream.sending import Sending
+    from serstream.sources import make
+
+    outlet = Outlet(args.to, stream, args.format)
+    _ready_sources(config, terminal=sys.stdout.isatty(), chosen=args.source)
+    sending = Sending(make(chosen), outlet, live=isinstance(chosen, MicrophoneSource))
+    sending.run()
+    if args.json:
+        said = {"stream": stream, "to": args.to, "sent_s": sending.sent_s, "dropped_s": sending.dropped_s}
+        print(json.dumps(said))
+    else:
+        print(f"sent {sending.sent_s:.1f} s to {args.to} as stream {stream}, dropped {sending.dropped_s:.1f} s")
+    return 0
+
+
 def analyze(args: argparse.Namespace) -> int:
     """Analyse recordings one after another; a file that cannot be read does not stop the others."""
     config = load(args.config)[0]
@@ -274,6 +303,8 @@ def status(args: argparse.Namespace) -> int:
         return 0
     for key in ("version", "session", "pid", "uptime_s", "config", "events", "control"):
         print(f"{key:>10}  {found[key]}")
+    if audio := found.get("audio"):
+        print(f"{'audio':>10}  {audio['endpoint']}: packets {audio['packets']}, refused {audio['refused']}")
     model = found["model"]
     print(f"{'model':>10}  {model['name']} ({model['runtime']}, sha256 {model['sha256'][:12]}...)")
     for source_id, source in found["sources"].items():

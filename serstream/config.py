@@ -64,6 +64,21 @@ class StdinSource(AnySource, frozen=True, tag_field="kind", tag="stdin"):
     channels: Channels = 1
 
 
+class NetworkSource(AnySource, frozen=True, tag_field="kind", tag="network"):
+    """Sound that is sent to ``transport.audio``, as ``serstream send`` does.
+
+    ``stream`` is the name that its packets carry, None for the id of the source; after ``stall_s`` without a packet the
+    source is lost until another comes.
+    """
+
+    stream: str | None = None
+    stall_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 2.0
+
+    def stream_of(self, source_id: str) -> str:
+        """Return the name that the packets for this source carry."""
+        return source_id if self.stream is None else self.stream
+
+
 class SyntheticSource(AnySource, frozen=True, tag_field="kind", tag="synthetic"):
     """A test signal, the same for a ``seed``: for ``duration_s`` seconds, or for ever when None."""
 
@@ -79,7 +94,7 @@ class DemoSource(AnySource, frozen=True, tag_field="kind", tag="demo"):
     """The embedded recording of synthetic speech, again and again."""
 
 
-SourceConfig = MicrophoneSource | FileSource | StdinSource | SyntheticSource | DemoSource
+SourceConfig = MicrophoneSource | FileSource | StdinSource | NetworkSource | SyntheticSource | DemoSource
 
 
 class SpeechConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,10 +122,14 @@ class DecisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TransportConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where events and requests travel, and how many events are kept for replay."""
+    """Where events, requests and sound travel, and how many events are kept for replay.
+
+    ``audio`` is where the sound of network sources comes in; None leaves it closed.
+    """
 
     events: str = "tcp://127.0.0.1:5755"
     control: str = "tcp://127.0.0.1:5756"
+    audio: str | None = None
     insecure: bool = False
     replay_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 600.0
     replay_mb: Annotated[float, Meta(gt=0.0, le=4096.0)] = 64.0
@@ -191,9 +210,32 @@ def _check(config: Config, name: str) -> None:
             _check_pattern(source.device, f"{name}: sources.{source_id}.device")
     if len(pipes := [s for s, source in config.sources.items() if isinstance(source, StdinSource)]) > 1:
         raise ConfigError(f"{name}: sources {', '.join(pipes)} share one standard input; keep one of them")
-    for key, endpoint in (("events", config.transport.events), ("control", config.transport.control)):
-        check_bind(endpoint, f"{name}: transport.{key} is", insecure=config.transport.insecure)
+    for key in ("events", "control", "audio"):
+        if (endpoint := getattr(config.transport, key)) is not None:
+            check_bind(endpoint, f"{name}: transport.{key} is", insecure=config.transport.insecure)
+    _check_streams(config, name)
     _check_decision(config, name)
+
+
+def _check_streams(config: Config, name: str) -> None:
+    found: dict[str, str] = {}
+    for source_id, source in config.sources.items():
+        if not isinstance(source, NetworkSource):
+            continue
+        stream = source.stream_of(source_id)
+        if config.transport.audio is None:
+            raise ConfigError(
+                f"{name}: sources.{source_id} hears the network, but transport.audio is null; "
+                "give it an endpoint, for example tcp://127.0.0.1:5757"
+            )
+        where = f"{name}: sources.{source_id}.stream"
+        if not SOURCE_ID.fullmatch(stream):
+            raise ConfigError(f"{where} is {stream!r}; a name is 1 to 32 of the characters a-z, 0-9, _ and -")
+        if stream in found:
+            raise ConfigError(
+                f"{where} is {stream!r}, which sources.{found[stream]} hears already; give each a stream of its own"
+            )
+        found[stream] = source_id
 
 
 def _check_decision(config: Config, name: str) -> None:

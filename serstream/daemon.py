@@ -17,13 +17,15 @@ from typing import Any
 import msgspec
 
 from serstream import __version__
-from serstream.config import Config, load
+from serstream.audio import Inlet
+from serstream.config import Config, NetworkSource, load
 from serstream.errors import ConfigError, SerstreamError
 from serstream.manifest import Model, load_model
 from serstream.network import Network
 from serstream.pipeline import Pipeline, thresholds
 from serstream.profiles import find as find_profile
 from serstream.resources import packaged
+from serstream.sources import Remote
 from serstream.stream import Stream
 from serstream.systemd import Notifier, Progress
 from serstream.transport import Publisher, Request
@@ -104,6 +106,11 @@ class Daemon:
             source_id: Stream(source_id, config.sources[source_id], pipeline, self.publisher)
             for source_id, pipeline in pipelines.items()
         }
+        try:
+            self.inlet = self._open_inlet()
+        except BaseException:
+            self.publisher.close()
+            raise
         self._serving = list(self.streams.values())
         self._worker = Worker(self._serving, network, on_progress=self._beat, on_end=self._wake.set)
         self._late: list[str] = []
@@ -122,6 +129,17 @@ class Daemon:
 
     def _beat(self, source_id: str) -> None:
         self._progress.beat(source_id, time.monotonic())
+
+    def _open_inlet(self) -> Inlet | None:
+        t = self.config.transport
+        if t.audio is None:
+            return None
+        inboxes = {
+            stream.config.stream_of(source_id): stream.source.inbox
+            for source_id, stream in self.streams.items()
+            if isinstance(stream.config, NetworkSource) and isinstance(stream.source, Remote)
+        }
+        return Inlet(t.audio, inboxes, insecure=t.insecure)
 
     def run(self) -> None:
         """Serve until asked to stop or until every source has ended; called from the main thread.
@@ -163,6 +181,8 @@ class Daemon:
     def close(self) -> None:
         """End in order: sources, analysis, events, endpoints; within a second. Calling it again does nothing."""
         self._notifier.stopping()
+        if self.inlet is not None:
+            self.inlet.close()
         self._worker.stop()
         if not self._worker.join(STOP_LIMIT_S):
             _log.error("the analysis did not stop in time; its last events are lost")
@@ -193,6 +213,7 @@ class Daemon:
     def _feed_watchdog(self) -> None:
         now_s = time.monotonic()
         late = self._progress.late(now_s) + ([] if self.publisher.alive else ["control"])
+        late += [] if self.inlet is None or self.inlet.alive else ["audio"]
         if late != self._late:
             self._late = late
             if late:
@@ -274,6 +295,7 @@ class Daemon:
             },
             "events": self.publisher.events_endpoint,
             "control": self.publisher.control_endpoint,
+            "audio": None if self.inlet is None else self.inlet.status(),
             "sources": {
                 s.source_id: {
                     "kind": str(s.config.__struct_config__.tag),

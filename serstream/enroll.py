@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -14,11 +12,12 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from serstream.config import Config, FileSource, MicrophoneSource, SourceConfig
+from serstream.config import Config, FileSource, MicrophoneSource, NetworkSource, SourceConfig
 from serstream.enrolment import Enrolment
 from serstream.errors import ConfigError, SourceError
 from serstream.manifest import Manifest
 from serstream.profiles import Profile
+from serstream.signals import noted
 from serstream.sources import Block, Microphone, Source, make
 
 LEAST_S, MOST_S = 10.0, 300.0
@@ -64,6 +63,11 @@ def choose_source(config: Config, name: str | None) -> SourceConfig:
         raise ConfigError(
             f"source {name!r} is no file that this user can see, and no source of the configuration "
             f"({', '.join(config.sources)}); name one of those, mic or a recording"
+        )
+    if isinstance(source, NetworkSource):
+        raise ConfigError(
+            f"source {name!r} is heard by the daemon alone, over the network; enroll where its microphone is, or from "
+            "a recording"
         )
     if isinstance(source, FileSource):
         return msgspec.structs.replace(source, realtime=False, loop=False)
@@ -115,10 +119,9 @@ def listen(source: Source, enrolment: Enrolment, told: Told | None = None) -> No
     Raises
     ------
     KeyboardInterrupt
-        At SIGINT and SIGTERM, between two reads: in the middle of one it could leave a lock closed, or be lost.
+        At SIGINT and SIGTERM, between two reads.
     """
-    asked: list[int] = []
-    with _signals(asked), told or contextlib.nullcontext():
+    with noted() as asked, told or contextlib.nullcontext():
         try:
             source.open()
             while not (enrolment.complete or source.ended or asked):
@@ -131,18 +134,6 @@ def listen(source: Source, enrolment: Enrolment, told: Told | None = None) -> No
             source.close()
     if asked:
         raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _signals(asked: list[int]) -> Iterator[None]:
-    """Note the signals that ask for the end, unless they are ignored."""
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {n: signal.signal(n, lambda number, _frame: asked.append(number)) for n in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Told:

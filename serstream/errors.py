@@ -33,6 +33,10 @@ class EventError(SerstreamError, ValueError):
     """A message is not an event of this schema."""
 
 
+class PacketError(SerstreamError, ValueError):
+    """A message is no sound of this schema, or not what comes next in its stream."""
+
+
 class TransportError(SerstreamError, OSError):
     """An endpoint cannot be bound or reached, or a request was refused."""
 

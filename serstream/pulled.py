@@ -38,7 +38,7 @@ class Source(Protocol):
     def counters(self) -> dict[str, int]:
         """Samples at 16 kHz; once closed, ``captured`` = ``consumed`` + ``ring_overruns`` + ``unread``.
 
-        What was never captured is counted under its cause: ``device_lost``, ``stalled`` or ``muted``.
+        What was never captured is counted under its cause: ``device_lost``, ``stalled``, ``muted`` or ``network``.
         """
 
     def open(self) -> None:

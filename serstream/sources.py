@@ -1,6 +1,6 @@
-"""Where samples come from: a microphone, a recording, standard input or a test signal, all mono at 16 kHz.
+"""Where samples come from: a microphone, a recording, a pipe, the network or a test signal, all mono at 16 kHz.
 
-Files and pipes wait for their reader and lose nothing; a microphone drops, and counts, what nobody reads.
+Files and pipes wait for their reader and lose nothing; a microphone and the network drop, and count, what nobody reads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from serstream.config import (
     DemoSource,
     FileSource,
     MicrophoneSource,
+    NetworkSource,
     SourceConfig,
     StdinSource,
     SyntheticSource,
@@ -24,6 +25,7 @@ from serstream.config import (
 from serstream.microphone import Microphone
 from serstream.pulled import Pulled, Source
 from serstream.recordings import BLOCK_S, decode, open_file, read_file
+from serstream.remote import Remote
 from serstream.resources import packaged
 from serstream.ring import Block, Hole
 from serstream.stdin import Stdin
@@ -32,6 +34,7 @@ __all__ = [
     "Block",
     "Hole",
     "Microphone",
+    "Remote",
     "SoundFile",
     "Source",
     "Stdin",
@@ -51,6 +54,8 @@ def make(config: SourceConfig) -> Source:
             return SoundFile(config)
         case StdinSource():
             return Stdin(config)
+        case NetworkSource():
+            return Remote(config)
         case SyntheticSource():
             return Synthetic(config)
         case DemoSource():

@@ -6,7 +6,7 @@ import os
 import select
 import stat
 import time
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from serstream.config import SAMPLE_RATE, Channels, DeviceRate, StdinSource
 from serstream.errors import SourceError
 from serstream.events import Status
+from serstream.pcm import DTYPES, to_float
 from serstream.pulled import Pulled
 from serstream.recordings import Riff, is_riff, parse_riff
 from serstream.resampler import Resampler
@@ -24,11 +25,6 @@ _READ_BYTES = 65_536
 _RATES, _CHANNELS = (get_args(kind)[1] for kind in (DeviceRate, Channels))
 _NOTHING = "standard input ended before its first sample; pipe PCM or a whole WAV into it"
 _PCM = {(1, 16): "s16le", (1, 32): "s32le", (3, 32): "f32le"}
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "s16le": np.dtype("<i2"),
-    "s32le": np.dtype("<i4"),
-    "f32le": np.dtype("<f4"),
-}
 
 
 class Stdin(Pulled):
@@ -52,7 +48,7 @@ class Stdin(Pulled):
         self._set_format(config.format, config.sample_rate, config.channels)
 
     def _set_format(self, format_: str, sample_rate: int, channels: int) -> None:
-        self._dtype, self._rate, self._channels = _DTYPES[format_], sample_rate, channels
+        self._format, self._rate, self._channels = format_, sample_rate, channels
         self._resampler = Resampler(sample_rate, SAMPLE_RATE)
 
     @property
@@ -129,7 +125,7 @@ class Stdin(Pulled):
         """Turn the whole sample frames at hand into samples."""
         if self._left is not None and len(self._bytes) >= self._left:
             self._bytes, at_end = self._bytes[: self._left], True  # what follows the data chunk is not sound
-        frame_bytes = self._dtype.itemsize * self._channels
+        frame_bytes = DTYPES[self._format].itemsize * self._channels
         size = len(self._bytes) // frame_bytes * frame_bytes
         whole, self._bytes = self._bytes[:size], self._bytes[size:]
         if self._left is not None:
@@ -138,13 +134,7 @@ class Stdin(Pulled):
             self._exhausted = True
             self._counters["partial_frames"] += bool(self._bytes)
         before = self._resampler.non_finite
-        samples = self._resampler.push(self._to_float(whole), last=at_end)
+        block = to_float(whole, self._format).reshape(-1, self._channels)
+        samples = self._resampler.push(block, last=at_end)
         replaced = (self._resampler.non_finite - before) * SAMPLE_RATE
         return (samples, -(-replaced // self._rate)) if samples.size or replaced else None
-
-    def _to_float(self, data: bytes) -> NDArray[np.float32]:
-        block = np.frombuffer(data, self._dtype).reshape(-1, self._channels)
-        samples: NDArray[np.float32] = block.astype(np.float32)
-        if self._dtype.kind == "i":
-            samples /= np.float32(2 ** (8 * self._dtype.itemsize - 1))
-        return samples

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from serstream.batch import Asking
-from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, SourceConfig, StdinSource
+from serstream.clock import LEAST_SLEEP_S, slept_s
+from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, NetworkSource, SourceConfig, StdinSource
 from serstream.events import AnyEvent, Gap, Health, Posterior
 from serstream.pipeline import Pipeline
 from serstream.sources import Block, Hole, Source, make
@@ -18,17 +19,12 @@ from serstream.transport import Publisher
 
 MEMORY_S = 60.0
 """Latencies and losses of the last minute make percentiles and ``degraded``."""
-LIVE = (MicrophoneSource, StdinSource)
+AWAKE = (MicrophoneSource, StdinSource)
+"""What is silent while this machine sleeps, and does not know of that."""
+LIVE = (*AWAKE, NetworkSource)
 """What is heard as it is spoken; a recording waits for its reader."""
-LEAST_SLEEP_S = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-def slept_s() -> float:
-    """Return for how many seconds this machine has been suspended since it started."""
-    running_s = -time.clock_gettime(time.CLOCK_MONOTONIC)
-    return running_s + time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Sleep:
@@ -165,7 +161,7 @@ class Stream:
     def _place(self, item: Block | Hole | None) -> list[Block | Hole]:
         if item is None:
             return []
-        return self._sleep.place(item) if isinstance(self.config, LIVE) else [item]
+        return self._sleep.place(item) if isinstance(self.config, AWAKE) else [item]
 
     def hear(self, block: Block) -> Asking[list[AnyEvent]]:
         """Return what is made of a block, for :func:`serstream.batch.together`."""

@@ -27,6 +27,7 @@ __all__ = ["PAGE_EVENTS", "Answer", "Handler", "Lost", "Publisher", "Request", "
 
 EVENTS_ENDPOINT = "tcp://127.0.0.1:5755"
 CONTROL_ENDPOINT = "tcp://127.0.0.1:5756"
+AUDIO_ENDPOINT = "tcp://127.0.0.1:5757"
 MAX_REQUEST_BYTES = 65_536
 QUEUED_EVENTS = 10_000
 """Events that wait for a slow subscriber before it loses some."""

@@ -23,14 +23,15 @@ STRUCTS = [
     if isinstance(found, type) and issubclass(found, msgspec.Struct) and found is not msgspec.Struct
 ]
 
+AUDIO = "transport: {audio: 'ipc:///run/audio'}"
 WRONG = [
     # text, key, value, what is allowed there
     ("sources: {}", "sources", "", "at least one source"),
     ("sources: []", "sources", "[]", "a mapping"),
     ("sources: {Mic: {kind: microphone}}", "sources", "'Mic'", "1 to 32 of the characters a-z, 0-9, _ and -"),
     ("sources: {7: {kind: microphone}}", "sources", "7", ""),
-    ("sources: {mic: }", "sources.mic", "None", "one of microphone, file, stdin, synthetic, demo"),
-    ("sources: {mic: {}}", "sources.mic.kind", "missing", "one of microphone, file, stdin, synthetic, demo"),
+    ("sources: {mic: }", "sources.mic", "None", "one of microphone, file, stdin, network, synthetic, demo"),
+    ("sources: {mic: {}}", "sources.mic.kind", "missing", "one of microphone, file, stdin, network, synthetic, demo"),
     ("sources: {mic: {kind: telepathy}}", "sources.mic.kind", "'telepathy'", "microphone, file, stdin"),
     ("sources: {mic: {kind: microphone, name: x}}", "sources.mic.name", "unknown", "device, sample_rate"),
     ("sources: {mic: {kind: microphone, device: '('}}", "sources.mic.device", "'('", "regular expression"),
@@ -89,6 +90,20 @@ WRONG = [
     ("transport: {events: banana}", "transport.events", "'banana'", "tcp://HOST:PORT"),
     ("transport: {control: 'inproc://a'}", "transport.control", "'inproc://a'", "ipc://PATH"),
     ("transport: {control: 'tcp://0.0.0.0:5756'}", "transport.control", "'tcp://0.0.0.0:5756'", "transport.insecure"),
+    ("transport: {audio: 5757}", "transport.audio", "5757", "text or null"),
+    ("transport: {audio: banana}", "transport.audio", "'banana'", "tcp://HOST:PORT"),
+    ("transport: {audio: 'tcp://0.0.0.0:5757'}", "transport.audio", "'tcp://0.0.0.0:5757'", "transport.insecure"),
+    ("sources: {a: {kind: network}}", "sources.a", "transport.audio is null", "for example tcp://127.0.0.1:5757"),
+    ("sources: {a: {kind: network, stall_s: 0.4}}", "sources.a.stall_s", "0.4", "from 0.5 to 60"),
+    ("sources: {a: {kind: network, stream: 3}}", "sources.a.stream", "3", "text or null"),
+    (f"sources: {{a: {{kind: network, stream: ''}}}}\n{AUDIO}", "sources.a.stream", "''", "1 to 32 of the characters"),
+    (f"sources: {{a: {{kind: network, stream: K.1}}}}\n{AUDIO}", "sources.a.stream", "'K.1'", "a-z, 0-9, _ and -"),
+    (
+        f"sources: {{a: {{kind: network}}, b: {{kind: network, stream: a}}}}\n{AUDIO}",
+        "sources.b.stream",
+        "'a'",
+        "sources.a hears already",
+    ),
     ("sources: {a: {kind: stdin}, b: {kind: stdin}}", "sources", "a, b", "one standard input"),
     ("sources: {a: {kind: synthetic, duration_s: .inf}}", "sources.a.duration_s", "inf", "above 0 to 1e+09"),
     ("model: 2024-13-45", "is not YAML", "month must be", "check indentation and quotes"),
@@ -118,10 +133,10 @@ def test_the_documented_configuration_mentions_every_field_and_kind(struct):
     assert [name for name in names if name and name not in text] == []
 
 
-@pytest.mark.parametrize("kind", ["microphone", "file", "stdin", "synthetic", "demo"])
+@pytest.mark.parametrize("kind", ["microphone", "file", "stdin", "network", "synthetic", "demo"])
 def test_every_kind_of_source_may_name_a_profile(kind):
     path = "path: x, " if kind == "file" else ""
-    config = parse(f"sources: {{a: {{kind: {kind}, {path}profile: anna}}}}", "x")
+    config = parse(f"sources: {{a: {{kind: {kind}, {path}profile: anna}}}}\n{AUDIO}", "x")
     assert config.sources["a"].profile == "anna"
 
 
@@ -144,8 +159,14 @@ def test_a_configuration_nested_without_end_is_said_in_a_line():
         parse("model: " + "[" * 5_000, "my.yaml")
 
 
-def test_insecure_allows_every_address():
-    assert parse("transport: {insecure: true, events: 'tcp://0.0.0.0:5755'}", "x").transport.insecure
+@pytest.mark.parametrize("key", ["events", "control", "audio"])
+def test_insecure_allows_every_address(key):
+    assert parse(f"transport: {{insecure: true, {key}: 'tcp://0.0.0.0:5755'}}", "x").transport.insecure
+
+
+def test_the_stream_of_a_network_source_is_its_id_unless_it_names_one():
+    sources = parse(f"sources: {{a: {{kind: network}}, b: {{kind: network, stream: c}}}}\n{AUDIO}", "x").sources
+    assert [source.stream_of(source_id) for source_id, source in sources.items()] == ["a", "c"]
 
 
 def test_every_number_says_its_range_when_it_is_outside():

@@ -174,6 +174,12 @@ def test_what_is_no_source_is_said_with_those_that_there_are():
         choose_source(CONFIG, "nowhere")
 
 
+def test_a_stream_of_the_network_is_heard_by_the_daemon_alone():
+    config = parse("sources: {far: {kind: network}}\ntransport: {audio: 'ipc:///run/audio'}", "x")
+    with pytest.raises(ConfigError, match=r"'far' is heard by the daemon alone.*enroll where its microphone is"):
+        choose_source(config, "far")
+
+
 # --- what it says
 
 

@@ -10,15 +10,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "serstream"
 
 ROWS: list[dict[str, set[str]]] = [
-    {"errors": set(), "resources": set()},
+    {"errors": set(), "resources": set(), "clock": set(), "signals": set()},
     {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
-    {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}},
+    {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}, "pcm": {"numpy"}},
     # the capture process: what is below here and above `sources` must stay small
     {"transfer": {"numpy"}},
     {"capture": {"sounddevice"}},
     {"capture_process": set(), "pulled": {"numpy"}, "recordings": {"numpy", "soundfile"}},
-    {"microphone": set(), "stdin": {"numpy"}},
+    {"packets": {"msgspec", "numpy"}},
+    {"inbox": set()},
+    {"microphone": set(), "stdin": {"numpy"}, "remote": {"numpy"}},
     {"sources": {"numpy"}},
     # the middle: no thread, socket, file or clock
     {"features": {"msgspec", "numpy"}, "normalisation": {"numpy"}, "speech": {"earshot", "numpy"}},
@@ -31,13 +33,14 @@ ROWS: list[dict[str, set[str]]] = [
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},
     # the wire
     {"endpoints": {"zmq"}, "history": {"msgspec"}},
-    {"transport": {"msgspec", "zmq"}},
+    {"transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
     # the daemon
     {"stream": set()},
     {"worker": set()},
     {"daemon": {"msgspec"}},
     # people
     {"viewstate": set(), "report": {"msgspec"}, "installation": set(), "enroll": {"msgspec", "rich"}},
+    {"sending": {"numpy"}},
     {"picture": {"rich"}, "service": set()},
     {"view": {"rich"}},
     {"commands": {"msgspec", "rich"}},
@@ -205,6 +208,11 @@ def test_importing_the_package_alone_loads_nothing() -> None:
 def test_the_daemon_loads_nothing_of_training_and_no_sound_library() -> None:
     heavy = ("tensorflow", "keras", "matplotlib", "librosa", "sounddevice", "rich", "serstream.training")
     assert loaded_by("import serstream.daemon", "numba", *heavy) == {"numba"}
+
+
+def test_a_sender_loads_no_model() -> None:
+    heavy = ("numba", "ai_edge_litert", "earshot", "sounddevice", "rich", "serstream.pipeline")
+    assert loaded_by("import serstream.sending", "zmq", "numpy", *heavy) == {"zmq", "numpy"}
 
 
 def test_the_capture_process_stays_small() -> None:

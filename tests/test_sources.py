@@ -11,10 +11,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serstream.config import DemoSource, FileSource, MicrophoneSource, StdinSource, SyntheticSource
+from serstream.config import DemoSource, FileSource, MicrophoneSource, NetworkSource, StdinSource, SyntheticSource
 from serstream.errors import SourceError
 from serstream.resampler import Resampler
-from serstream.sources import Block, Hole, Microphone, SoundFile, Stdin, Synthetic, make, read_file
+from serstream.sources import Block, Hole, Microphone, Remote, SoundFile, Stdin, Synthetic, make, read_file
 
 RATE = 16_000
 
@@ -505,7 +505,9 @@ def test_a_terminal_or_a_folder_as_standard_input_is_a_sentence(tmp_path):
 # --- test signals, and the choice among sources ---
 
 
-@pytest.mark.parametrize("config", [MicrophoneSource(), StdinSource(), SyntheticSource(), FileSource("a.wav")])
+@pytest.mark.parametrize(
+    "config", [MicrophoneSource(), StdinSource(), NetworkSource(), SyntheticSource(), FileSource("a.wav")]
+)
 def test_every_source_counts_every_loss_from_0(config):
     counters = make(config).counters
     assert [counters[name] for name in ("input_overflows", "ring_overruns", "non_finite")] == [0, 0, 0]
@@ -539,6 +541,7 @@ def test_a_source_closed_in_the_middle_accounts_for_what_was_not_read():
         (MicrophoneSource(), Microphone),
         (FileSource("a.wav"), SoundFile),
         (StdinSource(), Stdin),
+        (NetworkSource(), Remote),
         (SyntheticSource(), Synthetic),
     ],
 )

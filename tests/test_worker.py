@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
+from serstream.clock import slept_s
+from serstream.config import DecisionConfig, MicrophoneSource, NetworkSource, StdinSource, SyntheticSource
 from serstream.errors import SourceError
 from serstream.events import AnyEvent, Emotion, Gap, Posterior
 from serstream.manifest import load_model
@@ -23,7 +24,7 @@ from serstream.pipeline import Pipeline
 from serstream.pulled import Pulled
 from serstream.resources import packaged
 from serstream.sources import Block, Hole, Stdin
-from serstream.stream import Sleep, Stream, slept_s
+from serstream.stream import Sleep, Stream
 from serstream.worker import Worker
 
 RATE = 16_000
@@ -326,7 +327,8 @@ def test_a_closed_lid_is_a_gap_that_ends_the_emotion_and_the_index_and_the_time_
     assert told[1] == pytest.approx(time.time(), abs=5.0)
 
 
-def test_a_recording_sleeps_with_the_machine():
+@pytest.mark.parametrize("config", [SyntheticSource(), NetworkSource()])
+def test_a_recording_sleeps_with_the_machine_and_the_network_counts_that_itself(config):
     clock = Clock()
 
     class Nap(Played):
@@ -335,9 +337,7 @@ def test_a_recording_sleeps_with_the_machine():
             return super().read(timeout_s)
 
     heard = Heard()
-    stream, running = served(
-        heard, Nap([Block(0, DEMO[:5000], None), Block(5000, DEMO[:5000], None)]), SyntheticSource()
-    )
+    stream, running = served(heard, Nap([Block(0, DEMO[:5000], None), Block(5000, DEMO[:5000], None)]), config)
     running.start()
     assert running.join(LIMIT_S)
     assert not [e for e in heard.events if isinstance(e, Gap)]
