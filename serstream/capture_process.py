@@ -31,7 +31,7 @@ _KILL_LIMIT_S = 1.0
 _MODULE = (sys.executable, "-P", "-m", "serstream.capture")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return ours, with this package on the path: ``-P`` leaves the working folder out."""
     root = str(Path(__file__).parent.parent)
     paths = [path for path in (os.environ.get("PYTHONPATH"), root) if path]
@@ -48,7 +48,7 @@ def devices() -> list[Device]:
     """
     try:
         done = subprocess.run(
-            [*_MODULE, "--list"], capture_output=True, timeout=_LIST_LIMIT_S, env=_environment(), check=False
+            [*_MODULE, "--list"], capture_output=True, timeout=_LIST_LIMIT_S, env=environment(), check=False
         )
     except subprocess.TimeoutExpired as error:
         raise SourceError(
@@ -96,7 +96,7 @@ class CaptureProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._noise,
                 pass_fds=(self.ring.fd, poke_fd),
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,  # Ctrl-C in a terminal is the parent's to obey
             )
         finally:

@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         if name in {"mute", "unmute"}:
             p.add_argument("--source", metavar="ID", help="one source instead of all")
     _add_service(commands)
+    _add_bench(commands)
     return top
 
 
@@ -140,6 +141,13 @@ def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_false",
         help="for the machine, in /opt/serstream (default elsewhere)",
     )
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser("bench", help="measure what serstream costs on this machine, other libraries beside it")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.add_argument("--only", nargs="+", metavar="NAME", help="measure this alone; a wrong name is told which there are")
+    p.add_argument("--quick", action="store_true", help="few and short turns, to see that it runs")
 
 
 def main(arguments: list[str] | None = None) -> int:

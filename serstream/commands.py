@@ -349,3 +349,21 @@ def service(args: argparse.Namespace) -> int:
     for line in getattr(systemd_service, args.action)(user=user):
         print(line)
     return 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Measure what serstream costs on this machine."""
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # what was started to be measured is ended, as after Ctrl-C
+    from serstream.bench.cores import one_core
+
+    with one_core():  # so that NumPy shares no work with other threads
+        from serstream.bench import registry, results
+
+    found = results.run(registry.choose(args.only), quick=args.quick)
+    if args.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        results.show(found)
+    return 0

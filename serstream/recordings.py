@@ -15,6 +15,8 @@ from serstream.errors import SourceError
 from serstream.resampler import Resampler
 
 BLOCK_S = 0.05
+WHOLE_BLOCK_S = 1.0
+"""Of a recording that is read as fast as it can be: every block costs a call of each library."""
 _UNKNOWN_SIZE = 0x7FFF_F000
 """Programs that write a WAV into a pipe promise this much or more, since they cannot know."""
 _HEAD_BYTES = 65_536
@@ -24,7 +26,7 @@ _TRAILING_BYTES = 16_384
 _MP3_PADDING = 2304
 
 
-def read_file(path: str | Path, block_s: float = BLOCK_S) -> Iterator[NDArray[np.float32]]:
+def read_file(path: str | Path, block_s: float = WHOLE_BLOCK_S) -> Iterator[NDArray[np.float32]]:
     """Yield a recording as mono blocks at 16 kHz, whatever its format, rate and channels.
 
     Parameters

@@ -63,7 +63,8 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
                 notify.settimeout(_SEND_TIMEOUT_S)
-                notify.sendto(message.encode(), self._address)
+                notify.connect(self._address)  # or waiting for a manager that does not read would spin
+                notify.send(message.encode())
         except OSError:  # a manager that restarts must not end the daemon
             self.send_failures += 1
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from virtual_mic import PACKAGES, VirtualMic
+
+from serstream.bench.virtual_mic import PACKAGES, VirtualMic
 
 ROOT = Path(__file__).parent.parent
 

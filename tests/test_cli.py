@@ -44,6 +44,7 @@ COMMANDS = {
     "unmute": ["--control", "--json", "--source"],
     "reload": ["--control", "--json"],
     "service": ["{install,uninstall}", "--user", "--system"],
+    "bench": ["--json", "--only NAME", "--quick"],
 }
 
 

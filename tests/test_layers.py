@@ -43,6 +43,18 @@ ROWS: list[dict[str, set[str]]] = [
     {"sending": {"numpy"}},
     {"picture": {"rich"}, "service": set()},
     {"view": {"rich"}},
+    # speed on this machine
+    {
+        "bench.cores": set(),
+        "bench.processes": set(),
+        "bench.speech": {"numpy", "soundfile"},
+        "bench.virtual_mic": set(),
+    },
+    {"bench.measuring": {"msgspec", "numpy"}},
+    {"bench.peers": {"kaldi_native_fbank", "librosa", "numpy", "opensmile"}, "bench.running": {"numpy"}},
+    {"bench.computing": {"numpy"}},
+    {"bench.registry": set()},
+    {"bench.results": {"msgspec", "rich"}},
     {"commands": {"msgspec", "rich"}},
     {"cli": set()},
     {"__main__": set()},
@@ -142,6 +154,7 @@ def test_a_module_imports_only_the_packages_of_its_row(module: str) -> None:
 def test_the_package_itself_names_only_what_a_subscriber_needs() -> None:
     used = {own(name) for name in imports(PACKAGE / "__init__.py") if name.startswith("serstream.")}
     assert used - {None} == {"errors", "events", "transport"}
+    assert imports(PACKAGE / "bench" / "__init__.py") == set()
     assert imports(PACKAGE / "training" / "__init__.py") == set()
     assert imports(PACKAGE / "training" / "reproduction" / "__init__.py") == set()
 
@@ -206,7 +219,8 @@ def test_importing_the_package_alone_loads_nothing() -> None:
 
 
 def test_the_daemon_loads_nothing_of_training_and_no_sound_library() -> None:
-    heavy = ("tensorflow", "keras", "matplotlib", "librosa", "sounddevice", "rich", "serstream.training")
+    heavy = ("tensorflow", "keras", "matplotlib", "librosa", "sounddevice", "rich")
+    heavy += ("serstream.bench", "serstream.training")
     assert loaded_by("import serstream.daemon", "numba", *heavy) == {"numba"}
 
 

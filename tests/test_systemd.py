@@ -1,4 +1,6 @@
+import contextlib
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -89,6 +91,18 @@ def test_a_manager_that_went_away_is_counted_and_ends_nothing(manager):
     notifier = Notifier(environ(manager))
     manager.close()
     notifier.status("still here")
+    assert notifier.send_failures == 1
+
+
+def test_a_manager_that_does_not_read_is_waited_for_without_work(manager):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as crowd, contextlib.suppress(BlockingIOError):
+        crowd.setblocking(False)
+        while True:
+            crowd.sendto(b"WATCHDOG=1", manager.getsockname())
+    notifier = Notifier(environ(manager))
+    slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    notifier.status("still here")
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > slept, "it gives the core away"
     assert notifier.send_failures == 1
 
 

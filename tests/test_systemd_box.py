@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from systemd_box import SystemdBox, install_wheel, installed_in, require_box, tool
-from virtual_mic import VirtualMic
+
+from serstream.bench.virtual_mic import VirtualMic
 
 WATCHDOG_S = 3.0
 SOUND = "/run/sound"

@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from serstream.errors import SourceError
+
 PROGRAMS = ("pulseaudio", "pactl", "paplay")
 PACKAGES = "libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins"
 _SINK = "module-null-sink"
@@ -90,7 +92,8 @@ class VirtualMic:
         while self._try("pactl", "info").returncode:
             if server.poll() is not None or time.monotonic() > deadline:
                 log = self._folder / "log"
-                raise RuntimeError(f"pulseaudio does not start: {log.read_text() if log.exists() else 'no log'}")
+                said = log.read_text().split("\n")[-2:] if log.exists() else ["no log"]
+                raise SourceError(f"no virtual microphone: pulseaudio does not start ({said[0]})")
             time.sleep(0.05)  # between two questions; there is no event to wait for
 
     def _try(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -99,7 +102,7 @@ class VirtualMic:
 
     def _run(self, *command: str) -> None:
         if (done := self._try(*command)).returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+            raise SourceError(f"no virtual microphone: {' '.join(command)} failed ({done.stderr.strip()})")
 
     def plug(self) -> None:
         """Bring the microphone (back)."""

@@ -1,0 +1,114 @@
+"""A daemon as a process: started, awaited and ended; and what a process and its descendants use."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from serstream.capture_process import environment
+from serstream.errors import SerstreamError
+
+COMMAND = (sys.executable, "-P", "-m", "serstream")
+READY_LIMIT_S = 60.0
+STOP_LIMIT_S = 10.0
+
+
+class Running(NamedTuple):
+    """A daemon that serves: its process, its endpoints, and how many seconds it took from its start to here."""
+
+    process: subprocess.Popen[bytes]
+    events: str
+    control: str
+    ready_s: float
+
+
+@contextmanager
+def daemon(source: Mapping[str, Any], env: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """Run a daemon with one source, named by its ``kind``, until the end of the block.
+
+    Parameters
+    ----------
+    source : mapping
+        As in the configuration; standard input is a pipe.
+    env : mapping of str to str, optional
+        What its environment has besides ours.
+
+    Raises
+    ------
+    SerstreamError
+        If it ends, or has not said within a minute that it serves.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        events, control = f"ipc://{folder}/events", f"ipc://{folder}/control"
+        config = folder / "config.yaml"  # JSON is YAML
+        transport = {"events": events, "control": control}
+        config.write_text(json.dumps({"sources": {source["kind"]: source}, "transport": transport}))
+        with (folder / "log").open("w+b") as log, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(folder / "manager"))
+            started_s = time.monotonic()
+            process = subprocess.Popen(
+                [*COMMAND, "run", "--config", str(config)],
+                env={**environment(), **(env or {}), "NOTIFY_SOCKET": str(folder / "manager")},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+            try:
+                _await_ready(process, manager, log)
+                manager.close()  # or what nobody reads would make the daemon wait
+                yield Running(process, events, control, time.monotonic() - started_s)
+            finally:
+                _end(process)
+
+
+def _await_ready(process: subprocess.Popen[bytes], manager: socket.socket, log: IO[bytes]) -> None:
+    manager.settimeout(0.2)
+    end_s = time.monotonic() + READY_LIMIT_S
+    while time.monotonic() < end_s and process.poll() is None:
+        try:
+            if manager.recv(4096).startswith(b"READY=1"):
+                return
+        except TimeoutError:
+            continue
+    log.seek(0)
+    said = (log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    raise SerstreamError(f"the daemon that was to be measured did not start ({said}); try `serstream run`")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and its descendants."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    direct = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [pid, *(p for child in direct for p in tree(child))]
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process and its descendants have used."""
+    return sum(time.clock_gettime((~p << 3) | 2) for p in tree(pid))  # the clock of a process: clock_getcpuclockid(3)
+
+
+def memory_mb(pid: int, kind: str = "Pss") -> float:
+    """Return the memory of a process and its descendants in megabytes (10^6 bytes): proportional, or of another kind.
+
+    ``kind`` is a field of ``/proc/PID/smaps_rollup``.
+    """
+    rows = (row for p in tree(pid) for row in Path(f"/proc/{p}/smaps_rollup").read_text().splitlines())
+    return sum(int(row.split()[1]) for row in rows if row.startswith(f"{kind}:")) * 1024 / 1e6
