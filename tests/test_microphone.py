@@ -451,7 +451,7 @@ ACTIONS = st.tuples(st.sampled_from(["write", "overflow", "non_finite", "die", "
 LOSSES = {"ring_overrun": "ring_overruns", "input_overflow": "input_overflows", "device_lost": "device_lost"}
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(actions=st.lists(ACTIONS, max_size=40))
 @example(actions=[("die", 1), ("read", 1), ("read", 1), ("overflow", 5), ("read", 1), ("write", 5)])
 def test_whatever_happens_every_sample_is_consumed_or_counted_and_every_hole_ends(actions):

@@ -65,7 +65,7 @@ def assert_balanced(source):
 # --- resampling ---
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     rate=st.sampled_from([8_000, 11_025, 16_000, 44_100, 48_000, 192_000]),
     channels=st.integers(1, 3),
