@@ -130,7 +130,7 @@ class Stream:
             rtf=round(busy_s * SAMPLE_RATE / heard, 5) if heard else 0.0,
             latency_p50_s=_percentile(recent, 0.50),
             latency_p99_s=_percentile(recent, 0.99),
-            topics=self._publisher.newest(self.source_id),
+            topics={},
         )
 
     def publish_health(self) -> None:

@@ -48,9 +48,6 @@ class Heard:
             self.came.notify_all()
         return event
 
-    def newest(self, _source: str) -> dict[str, int]:
-        return {}
-
     def until(self, kind: type) -> None:
         with self.came:
             assert self.came.wait_for(lambda: any(isinstance(e, kind) for e in self.events), LIMIT_S)
