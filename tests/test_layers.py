@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "serstream"
 
 ROWS: list[dict[str, set[str]]] = [
-    {"errors": set(), "resources": set()},
+    {"errors": set(), "resources": set(), "children": set(), "logs": set()},
     {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
     {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}},
