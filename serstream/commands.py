@@ -130,7 +130,7 @@ def _run_with_view(daemon: Daemon) -> None:
     from serstream.view import ViewState, run_view
 
     ended = threading.Event()
-    source = next(iter(daemon.streams))
+    source = next(iter(daemon.config.sources))
     state = ViewState(source=source, waiting_for="the first sound")
     publisher = daemon.publisher
 

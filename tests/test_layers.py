@@ -29,12 +29,18 @@ ROWS: list[dict[str, set[str]]] = [
     {"classifier": {"numpy"}, "decision": {"numpy"}},
     {"pipeline": {"numpy"}},
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},
+    # what hears, in the daemon's process or in a worker's
+    {"stream": set()},
+    {"worker": set()},
+    {"hearing": {"msgspec"}},
+    {"relay": {"msgspec"}},
+    {"work": set()},
     # the wire
     {"endpoints": {"zmq"}, "history": {"msgspec"}},
     {"transport": {"msgspec", "zmq"}},
     # the daemon
-    {"stream": set()},
-    {"worker": set()},
+    {"account": {"msgspec"}, "admission": {"msgspec"}},
+    {"worker_process": {"msgspec"}},
     {"daemon": {"msgspec"}},
     # people
     {"viewstate": set(), "report": {"msgspec"}, "installation": set(), "enroll": {"msgspec", "rich"}},
@@ -205,6 +211,11 @@ def test_importing_the_package_alone_loads_nothing() -> None:
 def test_the_daemon_loads_nothing_of_training_and_no_sound_library() -> None:
     heavy = ("tensorflow", "keras", "matplotlib", "librosa", "sounddevice", "rich", "serstream.training")
     assert loaded_by("import serstream.daemon", "numba", *heavy) == {"numba"}
+
+
+def test_a_worker_process_loads_what_it_hears_with_and_no_sockets_of_the_outside() -> None:
+    heavy = ("zmq", "sounddevice", "soundfile", "rich", "serstream.daemon", "serstream.transport")
+    assert loaded_by("import serstream.work", "numba", *heavy) == {"numba"}
 
 
 def test_the_capture_process_stays_small() -> None:

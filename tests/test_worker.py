@@ -9,10 +9,10 @@ import time
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import soundfile
+from heard import Heard, bare
 
 from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
 from serstream.errors import SourceError
@@ -31,26 +31,6 @@ LIMIT_S = 30.0
 MODEL = load_model(packaged("models/serstream"))
 DEMO = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
 ANY_LABEL = DecisionConfig(enter_threshold=0.0, exit_threshold=0.0)
-
-
-class Heard:
-    """A publisher that keeps what it is given."""
-
-    session = "6f1c"
-
-    def __init__(self) -> None:
-        self.events: list[AnyEvent] = []
-        self.came = threading.Condition()
-
-    def publish(self, event: AnyEvent, *, time: str, latency_s: float) -> AnyEvent:
-        with self.came:
-            self.events.append(msgspec.structs.replace(event, time=time, latency_s=latency_s))
-            self.came.notify_all()
-        return event
-
-    def until(self, kind: type) -> None:
-        with self.came:
-            assert self.came.wait_for(lambda: any(isinstance(e, kind) for e in self.events), LIMIT_S)
 
 
 class Played(Pulled):
@@ -224,8 +204,8 @@ def test_streams_of_one_worker_tell_what_each_tells_alone_and_end_one_by_one():
     assert running.join(LIMIT_S)
     for name in parts:
         assert running.has_ended(name)
-        mine = [msgspec.structs.replace(e, time="", latency_s=0.0) for e in shared.events if e.source == name]
-        assert mine == [msgspec.structs.replace(e, time="", latency_s=0.0) for e in apart.events if e.source == name]
+        mine = bare(shared.of(name))
+        assert mine == bare(apart.of(name))
         assert len(mine) > 10
     assert len(ended) == len(set(ended)) == len(parts)
 
@@ -302,7 +282,7 @@ def test_a_closed_lid_is_a_gap_that_ends_the_emotion_and_the_index_and_the_time_
     with open(write, "wb") as pipe:
         pipe.write(pcm)
         pipe.flush()
-        heard.until(Emotion)
+        heard.until(lambda e: isinstance(e, Emotion))
         while stream.counters["consumed"] < 3 * RATE:
             assert running.join(0.01) is False
         clock.slept_s += 3600.0
@@ -352,7 +332,7 @@ def test_the_time_of_a_pipe_is_when_it_brought_the_samples():
     for _ in range(2):  # the second comes when more time has passed than its samples last
         heard.events.clear()
         os.write(write, np.zeros(2 * 4352, "<i2").tobytes())
-        heard.until(Posterior)
+        heard.until(lambda e: isinstance(e, Posterior))
         arrived_s = time.time()
         assert not running.join(1.5)
     told = datetime.fromisoformat(heard.events[-1].time).timestamp()
