@@ -14,13 +14,14 @@ import pytest
 import soundfile
 from heard import Heard, bare
 
+from serstream.batch import alone
 from serstream.config import DecisionConfig, MicrophoneSource, StdinSource, SyntheticSource
 from serstream.errors import SourceError
 from serstream.events import AnyEvent, Emotion, Gap, Posterior
 from serstream.manifest import load_model
 from serstream.network import Network
 from serstream.pipeline import Pipeline
-from serstream.pulled import Pulled
+from serstream.pulled import Pulled, Resume
 from serstream.resources import packaged
 from serstream.sources import Block, Hole, Stdin
 from serstream.stream import Sleep, Stream, slept_s
@@ -319,6 +320,30 @@ def test_a_recording_sleeps_with_the_machine():
     assert running.join(LIMIT_S)
     assert not [e for e in heard.events if isinstance(e, Gap)]
     assert stream.health().sample == 10_000
+
+
+# --- in the place of another, whose worker has died
+
+
+@pytest.mark.parametrize("slept_meanwhile_s", [0.0, 3600.0])
+def test_a_stream_goes_on_behind_what_the_machine_slept_through_before_and_meanwhile(slept_meanwhile_s):
+    clock, heard = Clock(), Heard()
+    counters = {"captured": 5_000, "consumed": 5_000, "suspended": 32_000}
+    resume = Resume(37_000, time.monotonic(), counters, emotions=3, slept_s=clock.slept_s)
+    clock.slept_s += slept_meanwhile_s
+    network = Network(MODEL)
+    stream = Stream("mic", StdinSource(), new_pipeline(network, heard, "mic"), heard, resume=resume, slept_s=clock)
+    health = stream.health()
+    assert (health.sample, health.degraded, health.counters["consumed"]) == (37_000, True, 5_000)
+    assert stream.read(0.0) is None
+    (end,) = heard.events
+    slept = round(slept_meanwhile_s * RATE)
+    assert (end.phase, end.cause, end.sample, end.lost_samples) == ("end", "worker_restart", 37_000 + slept, slept)
+    assert stream.counters["suspended"] == 32_000 + slept
+    assert stream.health().degraded, "within the last minute"
+    told = alone(network, stream.hear(Block(end.sample, DEMO[RATE : 4 * RATE], time.monotonic())))
+    assert next(e.id for e in told if isinstance(e, Emotion)) == 4
+    assert next(e.sample for e in told if isinstance(e, Posterior)) == end.sample + 4096 + 256
 
 
 # --- times
