@@ -8,13 +8,12 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import IO
 
 from serstream.capture import Device, Wanted
+from serstream.children import apart, command, environment
 from serstream.config import SAMPLE_RATE, MicrophoneSource
 from serstream.errors import SourceError
 from serstream.ring import SampleRing, Slot
@@ -28,14 +27,6 @@ START_LIMIT_S = 10.0
 """A capture process that delivers nothing for this long after its start is replaced."""
 _LIST_LIMIT_S = 5.0
 _KILL_LIMIT_S = 1.0
-_MODULE = (sys.executable, "-P", "-m", "serstream.capture")
-
-
-def environment() -> dict[str, str]:
-    """Return ours, with this package on the path: ``-P`` leaves the working folder out."""
-    root = str(Path(__file__).parent.parent)
-    paths = [path for path in (os.environ.get("PYTHONPATH"), root) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def devices() -> list[Device]:
@@ -48,7 +39,7 @@ def devices() -> list[Device]:
     """
     try:
         done = subprocess.run(
-            [*_MODULE, "--list"], capture_output=True, timeout=_LIST_LIMIT_S, env=environment(), check=False
+            command("capture", "--list"), capture_output=True, timeout=_LIST_LIMIT_S, env=environment(), check=False
         )
     except subprocess.TimeoutExpired as error:
         raise SourceError(
@@ -91,13 +82,11 @@ class CaptureProcess:
         wanted = Wanted(self.ring.fd, poke_fd, config.device, config.sample_rate, config.channels, config.block_s)
         try:
             self._process = subprocess.Popen(
-                [*_MODULE, json.dumps(wanted._asdict())],
+                command("capture", json.dumps(wanted._asdict())),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._noise,
-                pass_fds=(self.ring.fd, poke_fd),
-                env=environment(),
-                start_new_session=True,  # Ctrl-C in a terminal is the parent's to obey
+                **apart(self.ring.fd, poke_fd),
             )
         finally:
             os.close(poke_fd)

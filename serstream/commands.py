@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import re
 import signal
@@ -28,6 +27,7 @@ from serstream.config import (
 )
 from serstream.errors import ConfigError, NoMicrophoneError, SourceError
 from serstream.events import AnyEvent
+from serstream.logs import log_to_stderr
 from serstream.transport import Lost, Subscriber, request
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     _end_quietly_when_asked()
     terminal = sys.stdout.isatty()
     base, path = load(args.config)
-    _log_to_stderr("error" if terminal and sys.stderr.isatty() else base.log_level)
+    log_to_stderr(("error" if terminal and sys.stderr.isatty() else base.log_level).upper())
     config = _choose(base, args)
     config = _ready_sources(config, terminal=terminal, chosen=args.source)
     from serstream.daemon import Daemon  # which takes a second: what is wrong was said before
@@ -59,11 +59,6 @@ def _end_quietly_when_asked() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(0))
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("serstream").setLevel(level.upper())
 
 
 def _choose(config: Config, args: argparse.Namespace) -> Config:
@@ -137,7 +132,7 @@ def _run_with_view(daemon: Daemon) -> None:
     from serstream.view import ViewState, run_view
 
     ended = threading.Event()
-    source = next(iter(daemon.streams))
+    source = next(iter(daemon.config.sources))
     state = ViewState(source=source, waiting_for="the first sound")
     publisher = daemon.publisher
 
@@ -190,7 +185,7 @@ def send(args: argparse.Namespace) -> int:
     """Send a source to a daemon elsewhere, and say at the end how much that was."""
     _end_quietly_when_asked()
     base = load(args.config)[0]
-    _log_to_stderr(base.log_level)
+    log_to_stderr(base.log_level)
     config = _choose(base, args)
     ((source_id, chosen),) = config.sources.items()
     if isinstance(chosen, NetworkSource):

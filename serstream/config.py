@@ -138,11 +138,13 @@ class TransportConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration.
 
+    ``workers`` is how many processes hear the sources: 1 is the daemon's own, None as many as they need.
     ``model`` is the name of a shipped model or the path of a model folder; ``runtime`` is what runs it, LiteRT or
     its predecessor tflite-runtime.
     """
 
     sources: dict[str, SourceConfig] = field(default_factory=lambda: {"mic": MicrophoneSource()})
+    workers: Annotated[int, Meta(ge=1, le=64)] | None = None
     model: str = "serstream"
     runtime: Literal["litert", "tflite"] = "litert"
     speech: SpeechConfig = SpeechConfig()

@@ -1,4 +1,4 @@
-"""The daemon: owns the publisher, the streams, their worker, signals, health, the watchdog and the order of the end."""
+"""The daemon: owns the publisher, what hears the sources, signals, health, the watchdog and the order of the end."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from typing import Any
 import msgspec
 
 from serstream import __version__
+from serstream.admission import parts, workers_for
 from serstream.audio import Inlet
-from serstream.config import Config, NetworkSource, load
+from serstream.config import Config, NetworkSource, StdinSource, load
 from serstream.errors import ConfigError, SerstreamError
+from serstream.events import AnyEvent
+from serstream.hearing import HEALTH_S, Hearing, Orders, Standing, Wishes
 from serstream.manifest import Model, load_model
-from serstream.network import Network
-from serstream.pipeline import Pipeline, thresholds
+from serstream.pipeline import thresholds
 from serstream.profiles import find as find_profile
 from serstream.resources import packaged
 from serstream.sources import Remote
-from serstream.stream import Stream
 from serstream.systemd import Notifier, Progress
 from serstream.transport import Publisher, Request
-from serstream.worker import Worker
+from serstream.worker_process import DEADLINE_S, WorkerProcess
 
-HEALTH_S = 1.0
-LOOP_DEADLINE_S = 5.0
-"""A worker that has not done what it owes for so long keeps the watchdog from being fed."""
 STOP_LIMIT_S = 0.7
+IN_DAEMON = (StdinSource, NetworkSource)
+"""What no other process hears: a pipe can be read on by nobody else, and the network's packets come in here."""
 LIVE_KEYS = ("decision", "log_level")
 """What ``reload`` applies without a restart."""
 
 _log = logging.getLogger(__name__)
+_package_log = logging.getLogger("serstream")
 
 
 def find_model(name: str) -> Model:
@@ -76,6 +77,11 @@ class Daemon:
         Where the configuration came from: ``reload`` reads it again.
     base : Config, optional
         What was read there, where the command line changed ``config``.
+
+    Attributes
+    ----------
+    hearings : list of Hearing and WorkerProcess
+        What hears the sources: this process, others, or both.
     """
 
     def __init__(self, config: Config, path: Path, base: Config | None = None) -> None:
@@ -83,6 +89,7 @@ class Daemon:
         self._base = config if base is None else base
         self.session = str(uuid.uuid4())
         self.model = find_model(config.model)
+        thresholds(self.model.manifest, config.decision)
         self._progress = Progress()
         self._notifier = Notifier()
         self._wake = threading.Event()
@@ -90,8 +97,10 @@ class Daemon:
         self._reload_asked = False
         self._started_s = time.monotonic()
         self._lock = threading.Lock()
-        network = Network(self.model, config.runtime)
-        pipelines = {source_id: self._pipeline(source_id, network) for source_id in config.sources}
+        self._wishes = Wishes(decision=config.decision, log_level=_package_log.getEffectiveLevel())
+        self._late: list[str] = []
+        orders = self._orders()
+        self.hearings = self._hearings(orders, workers_for(orders, config.workers))
         t = config.transport
         self.publisher = Publisher(
             t.events,
@@ -102,33 +111,45 @@ class Daemon:
             replay_s=t.replay_s,
             replay_mb=t.replay_mb,
         )
-        self.streams = {
-            source_id: Stream(source_id, config.sources[source_id], pipeline, self.publisher)
-            for source_id, pipeline in pipelines.items()
-        }
         try:
             self.inlet = self._open_inlet()
         except BaseException:
             self.publisher.close()
             raise
-        self._serving = list(self.streams.values())
-        self._worker = Worker(self._serving, network, on_progress=self._beat, on_end=self._wake.set)
-        self._late: list[str] = []
 
-    def _pipeline(self, source_id: str, network: Network) -> Pipeline:
+    def _orders(self) -> Orders:
         c, manifest = self.config, self.model.manifest
-        profile = c.sources[source_id].profile
-        return Pipeline(
-            network,
-            source=source_id,
+        named = {source_id: source.profile for source_id, source in c.sources.items() if source.profile is not None}
+        return Orders(
             session=self.session,
+            started_s=time.time(),
+            sources=c.sources,
             speech=c.speech,
-            decision=c.decision,
-            mean=manifest.cepstral_mean(None if profile is None else find_profile(profile, manifest.front_end).mean),
+            wishes=self._wishes,
+            manifest=manifest,
+            network=self.model.content,
+            runtime=c.runtime,
+            profiles={source_id: find_profile(name, manifest.front_end).mean for source_id, name in named.items()},
         )
 
-    def _beat(self, source_id: str) -> None:
-        self._progress.beat(source_id, time.monotonic())
+    def _hearings(self, orders: Orders, n_workers: int) -> list[Hearing | WorkerProcess]:
+        ours = {s: c for s, c in orders.sources.items() if n_workers == 0 or isinstance(c, IN_DAEMON)}
+        others = {s: c for s, c in orders.sources.items() if s not in ours}
+        report: dict[str, Any] = {"on_progress": self._beat, "on_end": self._wake.set}
+        found: list[Hearing | WorkerProcess] = []
+        if ours:
+            found.append(Hearing(msgspec.structs.replace(orders, sources=ours), self, **report))
+        for number, part in enumerate(parts(others, n_workers), 1):
+            their = msgspec.structs.replace(orders, sources={source_id: others[source_id] for source_id in part})
+            found.append(WorkerProcess(number, their, self, **report))
+        return found
+
+    def publish(self, event: AnyEvent, *, time: str, latency_s: float) -> AnyEvent:
+        """Publish what was heard; called from any thread."""
+        return self.publisher.publish(event, time=time, latency_s=latency_s)
+
+    def _beat(self, loop: str) -> None:
+        self._progress.beat(loop, time.monotonic())
 
     def _open_inlet(self) -> Inlet | None:
         t = self.config.transport
@@ -136,7 +157,9 @@ class Daemon:
             return None
         inboxes = {
             stream.config.stream_of(source_id): stream.source.inbox
-            for source_id, stream in self.streams.items()
+            for hearing in self.hearings
+            if isinstance(hearing, Hearing)
+            for source_id, stream in hearing.streams.items()
             if isinstance(stream.config, NetworkSource) and isinstance(stream.source, Remote)
         }
         return Inlet(t.audio, inboxes, insecure=t.insecure)
@@ -151,27 +174,28 @@ class Daemon:
         """
         with self._signals():
             try:
-                for source_id in self.streams:
-                    self._progress.register(source_id, LOOP_DEADLINE_S, time.monotonic())
-                self._worker.start()
-                _log.info(
-                    "serstream %s ready, session %s, events on %s",
-                    __version__,
-                    self.session,
-                    self.publisher.events_endpoint,
-                )
-                self._notifier.ready(f"listening to {', '.join(self.streams)}")
+                self._start()
                 while not self._done():
                     self._tend()
             finally:
                 self.close()
-        for stream in self.streams.values():
-            if isinstance(stream.error, SerstreamError):
-                raise stream.error
-            if stream.error is not None:
-                raise SerstreamError(
-                    f"source {stream.source_id} failed ({stream.error!r}); the log says more"
-                ) from stream.error
+        for error in self._errors():
+            if isinstance(error, SerstreamError):
+                raise error
+            raise SerstreamError(f"the analysis failed ({error!r}); the log says more") from error
+
+    def _start(self) -> None:
+        for hearing in self.hearings:
+            for loop in hearing.loops:
+                self._progress.register(loop, DEADLINE_S, time.monotonic())
+            hearing.start()
+        while not (self._done() or all(hearing.ready for hearing in self.hearings)):
+            self._wake.wait()
+            self._wake.clear()
+        _log.info(
+            "serstream %s ready, session %s, events on %s", __version__, self.session, self.publisher.events_endpoint
+        )
+        self._notifier.ready(f"listening to {', '.join(self.config.sources)}")
 
     def stop(self) -> None:
         """Ask :meth:`run` to return; called from any thread or signal handler."""
@@ -183,16 +207,19 @@ class Daemon:
         self._notifier.stopping()
         if self.inlet is not None:
             self.inlet.close()
-        self._worker.stop()
-        if not self._worker.join(STOP_LIMIT_S):
-            _log.error("the analysis did not stop in time; its last events are lost")
-        for stream in self._serving:
-            with contextlib.suppress(SerstreamError):
-                stream.publish_health()
+        for hearing in self.hearings:
+            hearing.stop()
+        until_s = time.monotonic() + STOP_LIMIT_S
+        for hearing in self.hearings:
+            if not hearing.close(max(0.0, until_s - time.monotonic())):
+                _log.error("the analysis did not stop in time; its last events are lost")
         self.publisher.close()
 
+    def _errors(self) -> list[Exception]:
+        return [hearing.error for hearing in self.hearings if hearing.error is not None]
+
     def _done(self) -> bool:
-        return self._stopping or any(s.error for s in self._serving) or self._worker.join(0.0)
+        return self._stopping or bool(self._errors()) or all(hearing.ended for hearing in self.hearings)
 
     def _tend(self) -> None:
         """One turn of the main loop: wait, then reload if woken for it, or health and the watchdog."""
@@ -202,13 +229,16 @@ class Daemon:
                 self._reload_asked = False
                 self._reload_and_log()
             return
-        for stream in list(self._serving):
-            ended = self._worker.has_ended(stream.source_id)
-            stream.publish_health()
-            if ended and not stream.error:  # that was its last
-                self._serving.remove(stream)
-                self._progress.remove(stream.source_id)
+        for hearing in self.hearings:
+            for loop in hearing.tend():
+                self._progress.remove(loop)
         self._feed_watchdog()
+
+    def _standings(self) -> dict[str, Standing]:
+        found: dict[str, Standing] = {}
+        for hearing in self.hearings:
+            found |= hearing.standings()
+        return {source_id: found[source_id] for source_id in self.config.sources}
 
     def _feed_watchdog(self) -> None:
         now_s = time.monotonic()
@@ -217,14 +247,13 @@ class Daemon:
         if late != self._late:
             self._late = late
             if late:
-                _log.error("no progress for %.0f s: %s; the watchdog is not fed", LOOP_DEADLINE_S, ", ".join(late))
+                _log.error("no progress for %.0f s: %s; the watchdog is not fed", DEADLINE_S, ", ".join(late))
             else:
                 _log.warning("all goes on; the watchdog is fed again")
         if late:
             return
         self._notifier.watchdog()
-        states = ", ".join(f"{s.source_id} {s.source.status}" for s in self._serving)
-        self._notifier.status(states)
+        self._notifier.status(", ".join(f"{name} {standing.status}" for name, standing in self._standings().items()))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -272,13 +301,21 @@ class Daemon:
         )
 
     def _for_each(self, source_id: str | None, action: str) -> dict[str, str]:
-        if source_id is not None and source_id not in self.streams:
-            raise ConfigError(f"source {source_id!r} is unknown; this daemon has {', '.join(self.streams)}")
-        chosen = [source_id] if source_id is not None else list(self.streams)
+        known = self.config.sources
+        if source_id is not None and source_id not in known:
+            raise ConfigError(f"source {source_id!r} is unknown; this daemon has {', '.join(known)}")
+        chosen = [source_id] if source_id is not None else list(known)
+        with self._lock:
+            muted = self._wishes.muted
+            self._wish(muted=muted.union(chosen) if action == "mute" else muted.difference(chosen))
         for name in chosen:
-            getattr(self.streams[name].source, action)()
             _log.info("%s: %s asked for", name, action)
         return dict.fromkeys(chosen, action)
+
+    def _wish(self, **changes: Any) -> None:
+        self._wishes = msgspec.structs.replace(self._wishes, **changes)
+        for hearing in self.hearings:
+            hearing.wish(self._wishes)
 
     def status(self) -> dict[str, Any]:
         """Return how the daemon is, for people and programs."""
@@ -296,13 +333,10 @@ class Daemon:
             "events": self.publisher.events_endpoint,
             "control": self.publisher.control_endpoint,
             "audio": None if self.inlet is None else self.inlet.status(),
+            "workers": [hearing.pid for hearing in self.hearings if isinstance(hearing, WorkerProcess)],
             "sources": {
-                s.source_id: {
-                    "kind": str(s.config.__struct_config__.tag),
-                    "status": "failed" if s.error else s.source.status,
-                    "counters": s.counters,
-                }
-                for s in self.streams.values()
+                source_id: {"kind": str(self.config.sources[source_id].__struct_config__.tag)} | standing._asdict()
+                for source_id, standing in self._standings().items()
             },
         }
 
@@ -320,11 +354,9 @@ class Daemon:
             live = {key: getattr(new, key) for key in changed if key in LIVE_KEYS}
             thresholds(self.model.manifest, new.decision)
             self._base = msgspec.structs.replace(self._base, **live)
-        if "decision" in live:
-            for stream in self.streams.values():
-                stream.apply(new.decision)
-        if "log_level" in live:
-            logging.getLogger("serstream").setLevel(new.log_level.upper())
+            if "log_level" in live:
+                _package_log.setLevel(new.log_level.upper())
+            self._wish(decision=self._base.decision, log_level=_package_log.getEffectiveLevel())
         return {"applied": list(live), "needs_restart": [key for key in changed if key not in LIVE_KEYS]}
 
     def _reload_and_log(self) -> None:

@@ -128,11 +128,12 @@ class Decision:
 
     A label is entered at ``enter`` (0..1); another takes over when it reaches ``enter`` above the present one, which
     must have lasted ``min_dwell_s``; it ends below ``exit``, with speech, or when other emotions have the larger mass.
+    ``count`` is the id of the last emotion.
     """
 
     def __init__(self, config: DecisionConfig, *, enter: float, leave: float) -> None:
         self.configure(config, enter=enter, leave=leave)
-        self._count = 0
+        self.count = 0
         self.label: Label | None = None
         self._probability = 0.0
         self._start = self._updated = 0
@@ -178,18 +179,18 @@ class Decision:
         if sample - self._updated < self._update:
             return []
         self._updated = sample
-        return [EmotionChange("update", self._count, self.label, mine, self._start, None)]
+        return [EmotionChange("update", self.count, self.label, mine, self._start, None)]
 
     def _begin(self, label: Label, probability: float, sample: int) -> EmotionChange:
-        self._count += 1
+        self.count += 1
         self.label, self._probability = label, probability
         self._start = self._updated = sample
-        return EmotionChange("onset", self._count, label, probability, sample, None)
+        return EmotionChange("onset", self.count, label, probability, sample, None)
 
     def _end(self, sample: int) -> list[EmotionChange]:
         if self.label is None:
             return []
-        change = EmotionChange("offset", self._count, self.label, self._probability, self._start, sample)
+        change = EmotionChange("offset", self.count, self.label, self._probability, self._start, sample)
         self.label = None
         return [change]
 

@@ -18,6 +18,7 @@ from serstream.capture import Device, choose
 from serstream.capture_process import CaptureProcess, devices
 from serstream.config import SAMPLE_RATE, MicrophoneSource
 from serstream.events import Cause, Status
+from serstream.pulled import Resume
 from serstream.ring import Block, Hole, SampleRing, Slot
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 BACKOFF_S = (0.5, 5.0)
 _BLOCK_LIMIT = SAMPLE_RATE
 _SAMPLE_COUNTERS = ("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread")
-_HOLE_COUNTERS = ("device_lost", "stalled", "muted")
+_HOLE_COUNTERS = ("device_lost", "stalled", "muted", "worker_restart")
 _EVENT_COUNTERS = ("input_overflow_events", "callbacks", "restarts")
 
 
@@ -75,10 +76,20 @@ class Microphone:
         """
         return choose(devices(), self._config.device)
 
+    def go_on(self, resume: Resume) -> None:
+        """Take the place of a microphone whose worker has died: the index moves on by the time until samples come."""
+        self._first, self._last_s = resume.first_sample, resume.since_s
+        self._totals |= {name: resume.counters.get(name, 0) for name in self._totals}
+        self._hole = "worker_restart"
+
     def open(self) -> None:
-        """Start capturing; a device that is not there is waited for."""
-        self._last_s = time.monotonic()
-        self._start()
+        """Start capturing, unless muted; a device that is not there is waited for."""
+        if self._hole is None:
+            self._last_s = time.monotonic()
+        if self._mute_wanted:
+            self._begin_hole("muted")
+        else:
+            self._start()
 
     @property
     def ended(self) -> bool:
@@ -185,7 +196,8 @@ class Microphone:
         if self._hole:
             if not ring.backlog:
                 return
-            self._end_hole(ring.captured_s(self._ring_first))
+            lost = self._end_hole(ring.captured_s(self._ring_first))
+            _log.info("the microphone is back; about %.1f s were lost", lost / SAMPLE_RATE)
         self._take_overflow(ring)
         limit = _BLOCK_LIMIT
         if self._overflows != ring.header[Slot.OVERFLOW_EVENTS]:
@@ -229,14 +241,25 @@ class Microphone:
     def _mark(self, phase: Literal["start", "end"], cause: Cause, lost: int) -> None:
         self._queue.append(Hole(phase, cause, self._first, lost, estimated=True))
 
-    def _end_hole(self, captured_s: float) -> None:
-        """End the open hole at a sample captured at this time."""
+    def _begin_hole(self, cause: Cause) -> bool:
+        """Begin a hole, unless one is open that is not a worker's end; return whether it began."""
+        if self._hole == "worker_restart":
+            self._end_hole(time.monotonic())
+        if self._hole is not None:
+            return False
+        self._hole = cause
+        self._mark("start", cause, 0)
+        return True
+
+    def _end_hole(self, captured_s: float) -> int:
+        """End the open hole at a sample captured at this time; return how many samples were lost."""
         assert self._hole is not None
         lost = self._count_hole(self._hole, captured_s)
         self._first += lost
+        self._last_s = captured_s
         self._mark("end", self._hole, lost)
-        _log.info("the microphone is back; about %.1f s were lost", lost / SAMPLE_RATE)
         self._hole = None
+        return lost
 
     def _count_hole(self, cause: Cause, end_s: float) -> int:
         lost = max(0, round((end_s - self._last_s) * SAMPLE_RATE))
@@ -268,11 +291,8 @@ class Microphone:
     def _bury(self, capture: CaptureProcess) -> None:
         """Begin a hole, unless one is open, after a capture process has ended; another will follow."""
         cause: Cause = self._verdict or "device_lost"
-        if self._hole is None:
-            self._hole = cause
-            self._mark("start", cause, 0)
-            if cause != "muted":
-                _log.warning("no samples: %s; trying again", self._reason(cause, capture))
+        if self._begin_hole(cause) and cause != "muted":
+            _log.warning("no samples: %s; trying again", self._reason(cause, capture))
         self._retry_s = 0.0 if cause == "muted" else max(self._retry_s, time.monotonic() + self._least_backoff_s)
         self._release(capture)
 

@@ -80,6 +80,11 @@ class Pipeline:
         priors = self.manifest.priors if decision.priors is None else decision.priors
         self._priors = np.array([priors.get(label, 1.0) for label in LABELS])
 
+    def go_on(self, sample: int, emotions: int) -> None:
+        """Take the place of a pipeline of this session that had heard so many samples and emotions."""
+        self._decision.count = emotions
+        self._restart(sample)
+
     def _restart(self, sample: int) -> None:
         """Begin a stretch without holes at an absolute sample index."""
         self._front_end.reset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,32 @@ from serstream.ring import Block, Hole
 
 _COUNTERS = (
     *("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread"),
-    *("device_lost", "stalled", "muted"),
+    *("device_lost", "stalled", "muted", "worker_restart"),
 )
+
+
+class Resume(NamedTuple):
+    """Where a stream goes on whose worker has died; the gap that this is has begun, and the source ends it.
+
+    Attributes
+    ----------
+    first_sample : int
+        Absolute index at 16 kHz of the first sample that nobody has heard.
+    since_s : float
+        ``time.monotonic()`` at which the sample before it was captured.
+    counters : dict of str to int
+        What was counted so far, without what was captured and not heard.
+    emotions : int
+        Emotions so far.
+    slept_s : float
+        How long the machine had been suspended by then, as :func:`serstream.stream.slept_s` tells.
+    """
+
+    first_sample: int
+    since_s: float
+    counters: dict[str, int]
+    emotions: int
+    slept_s: float
 
 
 class Source(Protocol):
@@ -38,8 +62,12 @@ class Source(Protocol):
     def counters(self) -> dict[str, int]:
         """Samples at 16 kHz; once closed, ``captured`` = ``consumed`` + ``ring_overruns`` + ``unread``.
 
-        What was never captured is counted under its cause: ``device_lost``, ``stalled``, ``muted`` or ``network``.
+        What was never captured is counted under its cause: ``device_lost``, ``stalled``, ``muted``, ``network`` or
+        ``worker_restart``.
         """
+
+    def go_on(self, resume: Resume) -> None:
+        """Take the place, before :meth:`open`, of a source whose worker has died."""
 
     def open(self) -> None:
         """Begin; raises :class:`SourceError` for what can never be read."""
@@ -84,6 +112,14 @@ class Pulled:
     def _fetch(self, timeout_s: float) -> tuple[NDArray[np.float32], int] | None:
         """Return samples and how many of them were not finite, or None; set ``_exhausted`` at the end."""
         raise NotImplementedError
+
+    def go_on(self, resume: Resume) -> None:
+        """Take the place of a source whose worker has died: nothing was lost."""
+        self._first = resume.first_sample
+        self._counters |= {name: resume.counters.get(name, 0) for name in self._counters}
+        if self._realtime:
+            self._start_s = time.monotonic() - self._first / SAMPLE_RATE
+        self._queue.append(Hole("end", "worker_restart", self._first, 0, estimated=False))
 
     def open(self) -> None:
         """Begin; raises :class:`SourceError` for what can never be read."""

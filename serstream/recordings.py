@@ -24,6 +24,8 @@ _ABSURD_FRAMES = 2**50
 _TAG_WITHIN = 1024
 _TRAILING_BYTES = 16_384
 _MP3_PADDING = 2304
+_RUN_UP_S = 0.5
+"""An MP3 decoder needs what is before a place to decode what is there."""
 
 
 def read_file(path: str | Path, block_s: float = WHOLE_BLOCK_S) -> Iterator[NDArray[np.float32]]:
@@ -51,10 +53,13 @@ def read_file(path: str | Path, block_s: float = WHOLE_BLOCK_S) -> Iterator[NDAr
         yield samples
 
 
-def decode(path: Path, block_s: float, *, strict: bool) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Yield blocks and how many samples at 16 kHz in each were not finite; refuse these if ``strict``."""
+def decode(
+    path: Path, block_s: float, *, strict: bool, first_sample: int = 0
+) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Yield blocks from a sample (at 16 kHz) on, and how many in each were not finite; refuse these if ``strict``."""
     with open_file(path) as file:
-        rate, done = int(file.samplerate), 0
+        rate = int(file.samplerate)
+        done = _seek(file, path, round(first_sample * rate / SAMPLE_RATE))
         resampler = Resampler(rate, SAMPLE_RATE)
         while True:
             block = _read_frames(file, path, max(1, int(block_s * rate)), done)
@@ -125,6 +130,22 @@ def _open_sound(path: Path) -> Any:
 def _why(error: Any) -> str:
     reason = str(error.error_string).removeprefix("Error : ").rstrip(".")
     return reason[:1].lower() + reason[1:]
+
+
+def _seek(file: Any, path: Path, frame: int) -> int:
+    """Go to a sample frame, or to the end if there is none; return where that is."""
+    import soundfile
+
+    if not frame:
+        return 0
+    run_up = round(_RUN_UP_S * file.samplerate)
+    try:
+        begin = int(file.seek(max(0, min(frame, int(file.frames)) - run_up)))
+        return begin + len(file.read(min(frame - begin, run_up)))
+    except soundfile.LibsndfileError as error:
+        raise SourceError(
+            f"{path} cannot be read from {frame / file.samplerate:.2f} s on ({_why(error)}); convert it to FLAC or WAV"
+        ) from error
 
 
 def _read_frames(file: Any, path: Path, n_samples: int, done: int) -> NDArray[np.float32]:

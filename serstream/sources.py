@@ -23,7 +23,7 @@ from serstream.config import (
     SyntheticSource,
 )
 from serstream.microphone import Microphone
-from serstream.pulled import Pulled, Source
+from serstream.pulled import Pulled, Resume, Source
 from serstream.recordings import BLOCK_S, decode, open_file, read_file
 from serstream.remote import Remote
 from serstream.resources import packaged
@@ -72,18 +72,19 @@ class SoundFile(Pulled):
         self._blocks: Iterator[tuple[NDArray[np.float32], int]] = iter(())
 
     def open(self) -> None:
-        """Begin at the start of the file.
+        """Begin at the start of the file, or where another went on to.
 
         Raises
         ------
         SourceError
             If it is missing, empty, a folder, not audio, or shorter than a WAV header promises.
         """
-        open_file(self._path).close()
-        self._blocks = self._begin()
+        with open_file(self._path) as file:
+            length = round(int(file.frames) * SAMPLE_RATE / file.samplerate)
+        self._blocks = self._begin(self._first % max(length, 1) if self._loop else self._first)
 
-    def _begin(self) -> Iterator[tuple[NDArray[np.float32], int]]:
-        return decode(self._path, BLOCK_S, strict=False)
+    def _begin(self, first_sample: int = 0) -> Iterator[tuple[NDArray[np.float32], int]]:
+        return decode(self._path, BLOCK_S, strict=False, first_sample=first_sample)
 
     def _fetch(self, timeout_s: float) -> tuple[NDArray[np.float32], int] | None:
         block = next(self._blocks, None)
@@ -108,6 +109,11 @@ class Synthetic(Pulled):
         self._made = 0
         self._end = None if config.duration_s is None else round(config.duration_s * SAMPLE_RATE)
         self._noise = np.random.Generator(np.random.Philox(config.seed))
+
+    def go_on(self, resume: Resume) -> None:
+        """Take the place of another; noise begins again."""
+        super().go_on(resume)
+        self._made = self._first
 
     def _fetch(self, timeout_s: float) -> tuple[NDArray[np.float32], int] | None:
         n_samples = int(BLOCK_S * SAMPLE_RATE)

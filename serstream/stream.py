@@ -1,4 +1,4 @@
-"""One source on its way through the pipeline to the publisher: its holes, its counters and its clock."""
+"""One source on its way through the pipeline to an outlet: its holes, its counters and its clock."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from serstream.batch import Asking
 from serstream.clock import LEAST_SLEEP_S, slept_s
 from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, NetworkSource, SourceConfig, StdinSource
 from serstream.events import AnyEvent, Gap, Health, Posterior
 from serstream.pipeline import Pipeline
+from serstream.pulled import Resume
 from serstream.sources import Block, Hole, Source, make
-from serstream.transport import Publisher
 
 MEMORY_S = 60.0
 """Latencies and losses of the last minute make percentiles and ``degraded``."""
@@ -27,6 +28,15 @@ LIVE = (*AWAKE, NetworkSource)
 _log = logging.getLogger(__name__)
 
 
+class Outlet(Protocol):
+    """Where events go: a publisher, or the way to one in another process. Called from any thread."""
+
+    session: str
+
+    def publish(self, event: AnyEvent, *, time: str, latency_s: float) -> AnyEvent:
+        """Stamp and send an event, as :meth:`serstream.transport.Publisher.publish` does."""
+
+
 class Sleep:
     """What a machine that is suspended does not hear: monotonic time, which sources count by, stands still meanwhile.
 
@@ -34,12 +44,14 @@ class Sleep:
     ----------
     slept_s : callable
         As :func:`slept_s`.
+    resume : Resume, optional
+        What another knew of it.
     """
 
-    def __init__(self, slept_s: Callable[[], float]) -> None:
+    def __init__(self, slept_s: Callable[[], float], resume: Resume | None = None) -> None:
         self._slept_s = slept_s
-        self._known_s = slept_s()
-        self.lost_samples = 0
+        self._known_s = slept_s() if resume is None else resume.slept_s
+        self.lost_samples = 0 if resume is None else resume.counters.get("suspended", 0)
 
     def place(self, item: Block | Hole) -> list[Block | Hole]:
         """Return an item moved on by all that was slept through, behind the hole of what is new of that.
@@ -72,7 +84,11 @@ class Stream:
     source_id : str
     config : SourceConfig
     pipeline : Pipeline
-    publisher : Publisher
+    outlet : Outlet
+    started_s : float, optional
+        When the session began, in seconds since 1970: now, if it is left out.
+    resume : Resume, optional
+        Where it goes on, in the place of a stream whose worker has died.
     slept_s : callable
         As :func:`slept_s`.
     """
@@ -82,23 +98,33 @@ class Stream:
         source_id: str,
         config: SourceConfig,
         pipeline: Pipeline,
-        publisher: Publisher,
+        outlet: Outlet,
         *,
+        started_s: float | None = None,
+        resume: Resume | None = None,
         slept_s: Callable[[], float] = slept_s,
     ) -> None:
         self.source_id, self.config = source_id, config
         self.source: Source = make(config)
         self.error: Exception | None = None
-        self._pipeline, self._publisher = pipeline, publisher
+        self._pipeline, self._outlet = pipeline, outlet
         self._rules: DecisionConfig | None = None
-        self._started_s = time.time()
-        self._slept_s, self._sleep = slept_s, Sleep(slept_s)
+        self._started_s = time.time() if started_s is None else started_s
+        self._slept_s, self._sleep = slept_s, Sleep(slept_s, resume)
         self._newest = (0, self._now_s())
         self._busy_s, self._heard = 0.0, 0
         self._latencies: deque[tuple[float, float]] = deque()
         self._last_loss_s = -MEMORY_S
         self._lost: dict[str, int] = {}
         self._logged: dict[str, int] = {}
+        if resume is not None:
+            self._go_on(resume)
+
+    def _go_on(self, resume: Resume) -> None:
+        self._pipeline.go_on(resume.first_sample, resume.emotions)
+        self.source.go_on(resume._replace(first_sample=resume.first_sample - self._sleep.lost_samples))
+        self._newest = (resume.first_sample, resume.since_s + resume.slept_s)
+        self._last_loss_s = math.inf
 
     def apply(self, decision: DecisionConfig) -> None:
         """Use other rules of decision from the next block on; called from any thread."""
@@ -117,7 +143,7 @@ class Stream:
         sample = self._pipeline.next_sample
         return Health(
             source=self.source_id,
-            session=self._publisher.session,
+            session=self._outlet.session,
             sample=sample,
             stream_s=round(sample / SAMPLE_RATE, 6),
             status="failed" if self.error else self.source.status,
@@ -126,7 +152,7 @@ class Stream:
             rtf=round(busy_s * SAMPLE_RATE / heard, 5) if heard else 0.0,
             latency_p50_s=_percentile(recent, 0.50),
             latency_p99_s=_percentile(recent, 0.99),
-            topics=self._publisher.newest(self.source_id),
+            topics={},
         )
 
     def publish_health(self) -> None:
@@ -190,7 +216,7 @@ class Stream:
             self._lost[hole.cause] = self._lost.get(hole.cause, 0) + hole.lost_samples
         gap = Gap(
             source=self.source_id,
-            session=self._publisher.session,
+            session=self._outlet.session,
             sample=hole.first_sample,
             stream_s=round(hole.first_sample / SAMPLE_RATE, 6),
             phase=hole.phase,
@@ -204,7 +230,7 @@ class Stream:
         for event in events:
             captured_s = self._captured_s(event.sample)
             latency_s = max(0.0, self._now_s() - self._newest[1]) if event.type != "health" else 0.0
-            self._publisher.publish(event, time=_rfc3339(captured_s), latency_s=round(latency_s, 6))
+            self._outlet.publish(event, time=rfc3339(captured_s), latency_s=round(latency_s, 6))
             if isinstance(event, Posterior):
                 self._remember(latency_s)
 
@@ -230,5 +256,6 @@ def _percentile(ordered: list[float], share: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 6) if ordered else 0.0
 
 
-def _rfc3339(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
+    """Return a time in seconds since 1970 as events carry it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import socket as sockets
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from math import inf
@@ -20,7 +19,7 @@ import zmq
 
 from serstream.endpoints import Wire, milliseconds, poll_async, take
 from serstream.errors import ConfigError, SerstreamError, TransportError
-from serstream.events import EVENT_TYPES, SOURCE_ID, TOPIC_PREFIX, AnyEvent, decode, decode_json, encode
+from serstream.events import EVENT_TYPES, SOURCE_ID, TOPIC_PREFIX, AnyEvent, Health, decode, decode_json, encode
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Lost, Request
 
 __all__ = ["PAGE_EVENTS", "Answer", "Handler", "Lost", "Publisher", "Request", "Subscriber", "request"]
@@ -83,7 +82,7 @@ class Publisher:
         self.session = session
         self._handler = handler or _refuse
         self._history = History(replay_s, replay_mb)
-        self._seq: Counter[str] = Counter()
+        self._seq: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
         self._wire = Wire(context)
         try:
@@ -109,7 +108,7 @@ class Publisher:
         Parameters
         ----------
         event : AnyEvent
-            With ``source``, ``session`` and ``sample`` filled in.
+            With ``source``, ``session`` and ``sample`` filled in; ``topics`` of a health is filled in here.
         time : str
             RFC 3339 UTC capture time of ``event.sample``.
         latency_s : float
@@ -125,17 +124,15 @@ class Publisher:
         with self._lock:
             if self._pub.closed:
                 raise TransportError(f"an event of {topic} came after the publisher was closed; close it last")
-            self._seq[topic] += 1
-            event = msgspec.structs.replace(event, seq=self._seq[topic], time=time, latency_s=latency_s)
+            newest = self._seq.setdefault(event.source, {})
+            if isinstance(event, Health):
+                event = msgspec.structs.replace(event, topics=dict(newest))
+            newest[topic] = newest.get(topic, 0) + 1
+            event = msgspec.structs.replace(event, seq=newest[topic], time=time, latency_s=latency_s)
             message = encode(event)
             self._history.add(event, message.partition(b" ")[2], monotonic())
             self._pub.send(message)
         return event
-
-    def newest(self, source: str) -> dict[str, int]:
-        """Return the newest ``seq`` of each topic of a source; called from any thread."""
-        with self._lock:
-            return {topic: seq for topic, seq in self._seq.items() if topic.split(".")[2] == source}
 
     def close(self) -> None:
         """Send what is queued, for half a second at most, and close both endpoints."""

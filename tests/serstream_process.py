@@ -135,9 +135,14 @@ class Daemon(Serstream):
         return Subscriber(self.events, self.control, **options)
 
     def children(self) -> set[int]:
-        """Return the process ids of the daemon's own processes: one for each open microphone."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return {int(pid) for children in tasks for pid in children.read_text().split()}
+        """Return the process ids of the daemon's own processes: one for each open microphone, or each worker."""
+        return children(self.process.pid)
+
+
+def children(pid: int) -> set[int]:
+    """Return the process ids of the children of a process."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for children in tasks for child in children.read_text().split()}
 
 
 def hear(subscriber: Subscriber, wanted: Callable[[Any], Any], limit_s: float = LIMIT_S) -> list[Any]:

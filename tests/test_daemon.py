@@ -218,7 +218,7 @@ def test_an_analysis_that_hangs_starves_the_watchdog_and_is_logged_once(manager,
     transport = TransportConfig(events=f"ipc://{tmp_path}/events", control=f"ipc://{tmp_path}/control")
     sources = {"talk": SyntheticSource(), "quiet": SyntheticSource("silence")}
     daemon = daemons.Daemon(Config(sources=sources, transport=transport), tmp_path)
-    daemon.streams["talk"].source = source = Hanging()
+    daemon.hearings[0].streams["talk"].source = source = Hanging()
     told: list[str] = []
 
     def watch() -> None:

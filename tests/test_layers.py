@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "serstream"
 
 ROWS: list[dict[str, set[str]]] = [
-    {"errors": set(), "resources": set(), "clock": set(), "signals": set()},
+    {"errors": set(), "resources": set(), "clock": set(), "signals": set(), "children": set(), "logs": set()},
     {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
     {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}, "pcm": {"numpy"}},
@@ -31,12 +31,18 @@ ROWS: list[dict[str, set[str]]] = [
     {"classifier": {"numpy"}, "decision": {"numpy"}},
     {"pipeline": {"numpy"}},
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},
+    # what hears, in the daemon's process or in a worker's
+    {"stream": set()},
+    {"worker": set()},
+    {"hearing": {"msgspec"}},
+    {"relay": {"msgspec"}},
+    {"work": set()},
     # the wire
     {"endpoints": {"zmq"}, "history": {"msgspec"}},
     {"transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
     # the daemon
-    {"stream": set()},
-    {"worker": set()},
+    {"account": {"msgspec"}, "admission": {"msgspec"}},
+    {"worker_process": {"msgspec"}},
     {"daemon": {"msgspec"}},
     # people
     {"viewstate": set(), "report": {"msgspec"}, "installation": set(), "enroll": {"msgspec", "rich"}},
@@ -227,6 +233,11 @@ def test_the_daemon_loads_nothing_of_training_and_no_sound_library() -> None:
 def test_a_sender_loads_no_model() -> None:
     heavy = ("numba", "ai_edge_litert", "earshot", "sounddevice", "rich", "serstream.pipeline")
     assert loaded_by("import serstream.sending", "zmq", "numpy", *heavy) == {"zmq", "numpy"}
+
+
+def test_a_worker_process_loads_what_it_hears_with_and_no_sockets_of_the_outside() -> None:
+    heavy = ("zmq", "sounddevice", "soundfile", "rich", "serstream.daemon", "serstream.transport")
+    assert loaded_by("import serstream.work", "numba", *heavy) == {"numba"}
 
 
 def test_the_capture_process_stays_small() -> None:

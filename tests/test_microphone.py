@@ -23,6 +23,7 @@ from serstream.capture_process import CaptureProcess, devices
 from serstream.config import MicrophoneSource
 from serstream.errors import SourceError
 from serstream.microphone import Microphone
+from serstream.pulled import Resume
 from serstream.ring import Block, Hole, SampleRing, Slot
 from serstream.transfer import RELAXATION, CaptureClock, DeviceRing, Transfer
 
@@ -548,3 +549,72 @@ def test_a_microphone_closed_while_it_is_gone_has_counted_what_was_lost():
     before = listener.microphone.counters
     listener.microphone.close()
     assert listener.microphone.counters == before
+
+
+# --- in the place of another, whose worker has died
+
+
+def gone_on(spawned, **options):
+    """Return a microphone that goes on at sample 5,000, two seconds after that was captured."""
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    microphone = Microphone(MicrophoneSource(), spawn=spawn, **options)
+    counters = {"captured": 5_000, "consumed": 4_000, "ring_overruns": 1_000, "worker_restart": 7}
+    microphone.go_on(Resume(5_000, time.monotonic() - 2.0, counters, emotions=0, slept_s=0.0))
+    return microphone
+
+
+def read_all(microphone):
+    items = []
+    while (item := microphone.read(0.0)) is not None:
+        items.append(item)
+    return items
+
+
+def test_a_microphone_in_the_place_of_another_moves_the_index_on_by_what_was_missed():
+    spawned = []
+    microphone = gone_on(spawned)
+    microphone.open()
+    assert microphone.status == "starting"
+    spawned[0].write(100)
+    end, block = read_all(microphone)
+    assert end == Hole("end", "worker_restart", 5_000 + end.lost_samples, end.lost_samples, True)
+    assert 2.0 * RATE <= end.lost_samples < 2.0 * RATE + 60.0 * RATE
+    assert (block.first_sample, block.samples.size) == (end.first_sample, 100)
+    microphone.close()
+    counters = microphone.counters
+    assert counters["worker_restart"] == 7 + end.lost_samples
+    assert (counters["captured"], counters["consumed"], counters["ring_overruns"]) == (5_100, 4_100, 1_000)
+
+
+def test_what_is_lost_for_another_reason_after_that_is_a_hole_of_its_own():
+    spawned = []
+    microphone = gone_on(spawned, backoff_s=(0.0, 0.0))
+    microphone.open()
+    spawned[0].die(0)
+    end, start = (microphone.read(0.0) for _ in range(2))
+    assert (end.phase, end.cause, start.phase, start.cause) == ("end", "worker_restart", "start", "device_lost")
+    assert microphone.status == "lost"
+    assert start.first_sample == end.first_sample == 5_000 + end.lost_samples
+    microphone.close()
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_microphone_that_is_muted_before_it_is_opened_opens_no_device(new):
+    spawned = []
+    microphone = gone_on(spawned)
+    if new:
+        microphone = Microphone(MicrophoneSource(), spawn=microphone._spawn)
+    microphone.mute()
+    microphone.open()
+    holes = [(hole.phase, hole.cause) for hole in read_all(microphone)]
+    assert holes == [("end", "worker_restart")] * (not new) + [("start", "muted")]
+    assert (microphone.status, spawned) == ("muted", [])
+    microphone.unmute()
+    assert microphone.read(0.0) is None
+    spawned[0].write(10)
+    assert microphone.read(0.0)[:2] == ("end", "muted")
+    microphone.close()

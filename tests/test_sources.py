@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from serstream.config import DemoSource, FileSource, MicrophoneSource, NetworkSource, StdinSource, SyntheticSource
 from serstream.errors import SourceError
+from serstream.pulled import Resume
 from serstream.resampler import Resampler
 from serstream.sources import Block, Hole, Microphone, Remote, SoundFile, Stdin, Synthetic, make, read_file
 
@@ -511,7 +512,7 @@ def test_a_terminal_or_a_folder_as_standard_input_is_a_sentence(tmp_path):
 def test_every_source_counts_every_loss_from_0(config):
     counters = make(config).counters
     assert [counters[name] for name in ("input_overflows", "ring_overruns", "non_finite")] == [0, 0, 0]
-    assert [counters[name] for name in ("device_lost", "stalled", "muted")] == [0, 0, 0]
+    assert [counters[name] for name in ("device_lost", "stalled", "muted", "worker_restart")] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("signal", ["silence", "tone", "noise"])
@@ -559,3 +560,63 @@ def test_the_demo_begins_at_once_and_in_real_time():
     assert block.samples.size
     assert block.captured_s is not None
     assert_balanced(source)
+
+
+# --- in the place of another, whose worker has died
+
+
+def gone_on(source, first_sample, **counters):
+    """Return what a source gives that goes on at a sample, as one that nobody has heard before."""
+    source.go_on(Resume(first_sample, time.monotonic(), counters, emotions=0, slept_s=0.0))
+    source.open()
+    end, *items = drain(source)
+    assert end == Hole("end", "worker_restart", first_sample, 0, False)
+    assert items[0].first_sample == first_sample
+    counted = source.counters
+    assert counted["captured"] == counters.get("captured", 0) + samples_of(items).size
+    return samples_of(items)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_a_file_goes_on_where_another_left_it(suffix, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, tone(2, RATE), RATE)
+    rest = gone_on(SoundFile(FileSource(str(path), realtime=False)), 20_000, captured=20_000, consumed=20_000)
+    np.testing.assert_allclose(rest, whole(path)[20_000:], atol=1e-6)
+
+
+def test_a_file_of_another_rate_goes_on_to_its_end(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(2, 44_100), 44_100)
+    rest = gone_on(SoundFile(FileSource(str(tmp_path / "a.wav"), realtime=False)), 20_000)
+    assert rest.size == 12_000
+    assert peak_hz(rest) == pytest.approx(440.0, abs=2.0)
+
+
+def test_a_file_that_was_read_to_its_end_is_not_read_again(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(1, RATE), RATE)
+    source = SoundFile(FileSource(str(tmp_path / "a.wav"), realtime=False))
+    source.go_on(Resume(RATE, time.monotonic(), {}, emotions=0, slept_s=0.0))
+    source.open()
+    assert drain(source) == [Hole("end", "worker_restart", RATE, 0, False)]
+
+
+def test_a_file_that_is_played_again_and_again_goes_on_within_it(tmp_path):
+    y = np.linspace(-0.5, 0.5, 5_000, dtype=np.float32)
+    soundfile.write(tmp_path / "a.wav", y, RATE, subtype="FLOAT")
+    source = SoundFile(FileSource(str(tmp_path / "a.wav"), realtime=False, loop=True))
+    source.go_on(Resume(11_000, time.monotonic(), {}, emotions=0, slept_s=0.0))
+    source.open()
+    source.read(0.0)
+    heard = np.concatenate([source.read(5.0).samples for _ in range(12)])
+    source.close()
+    np.testing.assert_array_equal(heard[:9_000], np.concatenate([y[1_000:], y]))
+
+
+def test_a_test_signal_goes_on_in_step_and_in_its_time():
+    config = SyntheticSource(duration_s=1.0, realtime=False)
+    unbroken = Synthetic(config)
+    rest = gone_on(Synthetic(config), 5_000)
+    np.testing.assert_allclose(rest, samples_of(drain(unbroken))[5_000:], atol=1e-6)
+    begin = time.monotonic()
+    gone_on(Synthetic(SyntheticSource(duration_s=3600.0)), round(3599.9 * RATE))
+    assert time.monotonic() - begin < 60.0, "not as long as it all sounds"

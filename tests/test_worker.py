@@ -9,11 +9,12 @@ import time
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import soundfile
+from heard import Heard, bare
 
+from serstream.batch import alone
 from serstream.clock import slept_s
 from serstream.config import DecisionConfig, MicrophoneSource, NetworkSource, StdinSource, SyntheticSource
 from serstream.errors import SourceError
@@ -21,7 +22,7 @@ from serstream.events import AnyEvent, Emotion, Gap, Posterior
 from serstream.manifest import load_model
 from serstream.network import Network
 from serstream.pipeline import Pipeline
-from serstream.pulled import Pulled
+from serstream.pulled import Pulled, Resume
 from serstream.resources import packaged
 from serstream.sources import Block, Hole, Stdin
 from serstream.stream import Sleep, Stream
@@ -32,29 +33,6 @@ LIMIT_S = 30.0
 MODEL = load_model(packaged("models/serstream"))
 DEMO = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
 ANY_LABEL = DecisionConfig(enter_threshold=0.0, exit_threshold=0.0)
-
-
-class Heard:
-    """A publisher that keeps what it is given."""
-
-    session = "6f1c"
-
-    def __init__(self) -> None:
-        self.events: list[AnyEvent] = []
-        self.came = threading.Condition()
-
-    def publish(self, event: AnyEvent, *, time: str, latency_s: float) -> AnyEvent:
-        with self.came:
-            self.events.append(msgspec.structs.replace(event, time=time, latency_s=latency_s))
-            self.came.notify_all()
-        return event
-
-    def newest(self, _source: str) -> dict[str, int]:
-        return {}
-
-    def until(self, kind: type) -> None:
-        with self.came:
-            assert self.came.wait_for(lambda: any(isinstance(e, kind) for e in self.events), LIMIT_S)
 
 
 class Played(Pulled):
@@ -228,8 +206,8 @@ def test_streams_of_one_worker_tell_what_each_tells_alone_and_end_one_by_one():
     assert running.join(LIMIT_S)
     for name in parts:
         assert running.has_ended(name)
-        mine = [msgspec.structs.replace(e, time="", latency_s=0.0) for e in shared.events if e.source == name]
-        assert mine == [msgspec.structs.replace(e, time="", latency_s=0.0) for e in apart.events if e.source == name]
+        mine = bare(shared.of(name))
+        assert mine == bare(apart.of(name))
         assert len(mine) > 10
     assert len(ended) == len(set(ended)) == len(parts)
 
@@ -306,7 +284,7 @@ def test_a_closed_lid_is_a_gap_that_ends_the_emotion_and_the_index_and_the_time_
     with open(write, "wb") as pipe:
         pipe.write(pcm)
         pipe.flush()
-        heard.until(Emotion)
+        heard.until(lambda e: isinstance(e, Emotion))
         while stream.counters["consumed"] < 3 * RATE:
             assert running.join(0.01) is False
         clock.slept_s += 3600.0
@@ -344,6 +322,30 @@ def test_a_recording_sleeps_with_the_machine_and_the_network_counts_that_itself(
     assert stream.health().sample == 10_000
 
 
+# --- in the place of another, whose worker has died
+
+
+@pytest.mark.parametrize("slept_meanwhile_s", [0.0, 3600.0])
+def test_a_stream_goes_on_behind_what_the_machine_slept_through_before_and_meanwhile(slept_meanwhile_s):
+    clock, heard = Clock(), Heard()
+    counters = {"captured": 5_000, "consumed": 5_000, "suspended": 32_000}
+    resume = Resume(37_000, time.monotonic(), counters, emotions=3, slept_s=clock.slept_s)
+    clock.slept_s += slept_meanwhile_s
+    network = Network(MODEL)
+    stream = Stream("mic", StdinSource(), new_pipeline(network, heard, "mic"), heard, resume=resume, slept_s=clock)
+    health = stream.health()
+    assert (health.sample, health.degraded, health.counters["consumed"]) == (37_000, True, 5_000)
+    assert stream.read(0.0) is None
+    (end,) = heard.events
+    slept = round(slept_meanwhile_s * RATE)
+    assert (end.phase, end.cause, end.sample, end.lost_samples) == ("end", "worker_restart", 37_000 + slept, slept)
+    assert stream.counters["suspended"] == 32_000 + slept
+    assert stream.health().degraded, "within the last minute"
+    told = alone(network, stream.hear(Block(end.sample, DEMO[RATE : 4 * RATE], time.monotonic())))
+    assert next(e.id for e in told if isinstance(e, Emotion)) == 4
+    assert next(e.sample for e in told if isinstance(e, Posterior)) == end.sample + 4096 + 256
+
+
 # --- times
 
 
@@ -355,7 +357,7 @@ def test_the_time_of_a_pipe_is_when_it_brought_the_samples():
     for _ in range(2):  # the second comes when more time has passed than its samples last
         heard.events.clear()
         os.write(write, np.zeros(2 * 4352, "<i2").tobytes())
-        heard.until(Posterior)
+        heard.until(lambda e: isinstance(e, Posterior))
         arrived_s = time.time()
         assert not running.join(1.5)
     told = datetime.fromisoformat(heard.events[-1].time).timestamp()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from serstream.capture_process import environment
+from serstream.children import environment
 from serstream.errors import SerstreamError
 
 COMMAND = (sys.executable, "-P", "-m", "serstream")

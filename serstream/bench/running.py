@@ -17,7 +17,7 @@ from serstream.bench.measuring import Extent, Figure, figure
 from serstream.bench.processes import COMMAND, Running, cpu_s, daemon, memory_mb
 from serstream.bench.speech import in_blocks, write_speech
 from serstream.bench.virtual_mic import PACKAGES, VirtualMic
-from serstream.capture_process import environment
+from serstream.children import environment
 from serstream.config import MicrophoneSource
 from serstream.errors import NoMicrophoneError, SerstreamError
 from serstream.events import Posterior
