@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from pathlib import Path
 
 from serstream.children import environment
 from serstream.errors import SerstreamError
@@ -169,12 +170,12 @@ def kernels(case: Case) -> list[Finding]:
     where = next(filter(None, kept), None)
     wanted = os.environ.get("NUMBA_CACHE_DIR")
     remedy = "export NUMBA_CACHE_DIR=~/.cache/serstream"
-    if not found:
+    if where is None:
         sentence = (
             f"no folder for compiled kernels can be written: every start compiles them, {lasted_s:.1f} s just now"
         )
         return [warning("kernels", sentence, remedy)]
-    if wanted and not os.path.realpath(where).startswith(os.path.realpath(wanted)):
+    if wanted and not Path(where).resolve().is_relative_to(Path(wanted).resolve()):
         sentence = f"NUMBA_CACHE_DIR names {wanted}, which cannot be written: compiled kernels are in {where}"
         return [warning("kernels", sentence, remedy)]
     return [ok("kernels", f"ready in {lasted_s:.1f} s, kept in {where}")]
