@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -81,8 +80,8 @@ def ask(name: str, path: Path | None) -> list[Finding]:
     except msgspec.DecodeError:
         return [failure(name, f"the check itself broke: its process {end(process)}")]
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has started
         end(process)
         assert process.stdout is not None
         process.stdout.close()

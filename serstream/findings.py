@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from serstream.config import Config, MicrophoneSource, load
-from serstream.errors import ConfigError, SerstreamError
+from serstream.errors import ConfigError
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ def skipped(name: str, sentence: str) -> Finding:
     return Finding(name, "skipped", sentence)
 
 
-def said(name: str, error: SerstreamError, about: str = "") -> Finding:
+def said(name: str, error: Exception, about: str = "") -> Finding:
     """Return the failure that an error speaks of; what stands behind its last semicolon is the remedy."""
     sentence, semicolon, remedy = str(error).rpartition("; ")
     return failure(name, about + (sentence or remedy), remedy if semicolon else None)

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
+
 from serstream.children import environment
 from serstream.errors import SerstreamError
 from serstream.findings import Case, Finding, failure, ok, said, warning
@@ -121,8 +123,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def configuration(case: Case) -> list[Finding]:
     """Whether the configuration can be used, and which it is."""
     if case.error is not None:
-        finding = said("configuration", case.error)
-        return [failure("configuration", f"{finding.sentence} (the other checks take the defaults)", finding.remedy)]
+        return [said("configuration", case.error, "the other checks take the defaults, for ")]
     return [ok("configuration", f"{case.path} is used; its sources: {', '.join(case.config.sources)}")]
 
 
@@ -154,7 +155,8 @@ def model(case: Case) -> list[Finding]:
             try:
                 load_model(packaged(f"models/{name}"))
             except (SerstreamError, FileNotFoundError) as error:
-                findings.append(warning("model", f"{error} (it is not the one in use)"))
+                finding = said("model", error, f"{name}, which is not in use: ")
+                findings.append(msgspec.structs.replace(finding, status="warning"))
     return findings
 
 

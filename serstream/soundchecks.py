@@ -70,7 +70,9 @@ def _servers() -> list[str]:
     pulse = os.environ.get("PULSE_SERVER") or f"unix:{runtime}/pulse/native"
     pipewire = os.environ.get("PIPEWIRE_RUNTIME_DIR") or runtime
     paths = {"PulseAudio's": pulse.removeprefix("unix:"), "PipeWire's": f"{pipewire}/pipewire-0"}
-    found = [f"{whose} socket {path}" for whose, path in paths.items() if path[0] == "/" and is_served(f"ipc://{path}")]
+    found = [
+        f"{whose} socket {path}" for whose, path in paths.items() if path.startswith("/") and is_served(f"ipc://{path}")
+    ]
     return found if pulse.startswith(("unix:", "/")) else [*found, f"PulseAudio at {pulse} (PULSE_SERVER)"]
 
 

@@ -52,7 +52,7 @@ ROWS: list[dict[str, set[str]]] = [
     # what is wrong on this machine
     {"findings": {"msgspec"}, "loudness": {"numpy"}, "occupancy": set()},
     {
-        "installchecks": {"ai_edge_litert", "numba", "tflite_runtime"},
+        "installchecks": {"ai_edge_litert", "msgspec", "numba", "tflite_runtime"},
         "soundchecks": {"numpy"},
         "hostchecks": {"zmq"},
     },
