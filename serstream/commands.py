@@ -282,12 +282,20 @@ def devices(args: argparse.Namespace) -> int:
         print(json.dumps(rows))
         return 0
     if not rows:
-        print("no microphone found; plug one in, or run `serstream run --source demo`")
+        print("no microphone found; plug one in, see `serstream doctor`, or run `serstream run --source demo`")
         return 0
     from serstream.report import device_table
 
     print(device_table(rows))
     return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Find what is wrong on this machine, and say what helps."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started to look is ended, as after Ctrl-C
+    from serstream.doctor import run as examine
+
+    return examine(args.config, listen=args.capture, as_json=args.json)
 
 
 def status(args: argparse.Namespace) -> int:

@@ -39,6 +39,7 @@ COMMANDS = {
     "analyze": ["FILE", "--format {table,json,csv}", "--steps", "--config", "--profile NAME|PATH"],
     "enroll": ["NAME", "--source", "ID|mic|FILE", "--seconds", "--config", "--json"],
     "devices": ["--json", "--config"],
+    "doctor": ["--no-capture", "--json", "--config"],
     "status": ["--control", "--json"],
     "mute": ["--control", "--json", "--source"],
     "unmute": ["--control", "--json", "--source"],

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "serstream"
 
 ROWS: list[dict[str, set[str]]] = [
     {"errors": set(), "resources": set(), "clock": set(), "signals": set(), "children": set(), "logs": set()},
-    {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
+    {"addresses": set(), "events": {"msgspec"}, "systemd": set(), "machine": {"msgspec"}},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
     {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}, "pcm": {"numpy"}},
     # the capture process: what is below here and above `sources` must stay small
@@ -49,6 +49,15 @@ ROWS: list[dict[str, set[str]]] = [
     {"sending": {"numpy"}},
     {"picture": {"rich"}, "service": set()},
     {"view": {"rich"}},
+    # what is wrong on this machine
+    {"findings": {"msgspec"}, "loudness": {"numpy"}, "occupancy": set()},
+    {
+        "installchecks": {"ai_edge_litert", "msgspec", "numba", "tflite_runtime"},
+        "soundchecks": {"numpy"},
+        "hostchecks": {"zmq"},
+    },
+    {"checks": {"msgspec"}},
+    {"doctor": {"msgspec", "rich"}},
     # speed on this machine
     {
         "bench.cores": set(),

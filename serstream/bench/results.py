@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -18,21 +15,9 @@ from serstream.bench.measuring import FULL, QUICK, Figure
 from serstream.bench.peers import PEERS
 from serstream.bench.registry import Measure
 from serstream.errors import SourceError
+from serstream.machine import Machine, machine
 
 PIPE_WIDTH = 160
-
-
-class Machine(msgspec.Struct, frozen=True):
-    """What was measured on; ``load`` is the mean number of processes that ran or waited in the minute before."""
-
-    cpu: str
-    cores: int
-    python: str
-    architecture: str
-    load: float
-
-    def __str__(self) -> str:
-        return f"{self.cpu}, {self.cores} cores, Python {self.python}, {self.architecture}, load {self.load:g}"
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -44,15 +29,6 @@ class Results(msgspec.Struct, frozen=True):
     missing: dict[str, str]
     not_installed: list[str]
     schema: Literal["serstream-bench/1"] = "serstream-bench/1"
-
-
-def machine() -> Machine:
-    """Return this machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    cpu = said.get("model name") or said.get("Model") or "unknown processor"
-    load = round(os.getloadavg()[0], 1)
-    return Machine(cpu, os.cpu_count() or 1, platform.python_version(), platform.machine(), load)
 
 
 def run(measures: Mapping[str, Measure], *, quick: bool) -> Results:
