@@ -349,6 +349,7 @@ def test_a_daemon_that_runs_is_fine_and_one_that_hangs_is_named(tmp_path):
         assert all(f"the running daemon, process {pid}" in f.sentence for f in ports(case))
         only(running_daemon(case), "ok", f"process {pid}", "quiet is running")
         daemon.process.send_signal(signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)  # until its last thread has stopped
         events, control = ports(case)
         only([control], "failure", f"(process {pid})", "does not answer")
         assert events.status == "failure"
