@@ -145,25 +145,25 @@ def _chosen(found: list[Device], source_id: str, pattern: str) -> Finding:
 
 def sample_rates(case: Case) -> list[Finding]:
     """Which sample rates the microphones take."""
-    return [_rates(source_id, source) for source_id, source in case.microphones.items()]
+    found = []
+    for source_id, source in case.microphones.items():
+        try:
+            found.append(rated(source_id, source.sample_rate, rates(source)))
+        except SourceError as error:
+            found.append(said("sample rates", error, f"{source_id}: "))
+    return found
 
 
-def _rates(source_id: str, config: MicrophoneSource) -> Finding:
-    name = "sample rates"
-    try:
-        taken = rates(config)
-    except SourceError as error:
-        return said(name, error, f"{source_id}: ")
-    listed = ", ".join(f"{rate:g}" for rate in taken)
+def rated(source_id: str, wanted: int | None, taken: list[int]) -> Finding:
+    """Return the finding on the rates that a device takes, all in Hz; ``wanted`` is the configured one."""
+    listed = ", ".join(map(str, taken))
     if not taken:
-        return failure(name, f"{source_id}: the device takes no common rate", "set sample_rate as the device has it")
-    if config.sample_rate and config.sample_rate not in taken:
-        return warning(
-            name,
-            f"{source_id}: sample_rate is {config.sample_rate}, but the device takes {listed} Hz, one of which is used",
-            "set sample_rate to null",
-        )
-    return ok(name, f"{source_id}: {listed} Hz")
+        sentence, remedy = f"{source_id}: the device takes no common rate", "set sample_rate as the device has it"
+        return failure("sample rates", sentence, remedy)
+    if wanted is not None and wanted not in taken:
+        sentence = f"{source_id}: sample_rate is {wanted}, but the device takes {listed} Hz, one of which is used"
+        return warning("sample rates", sentence, "set sample_rate to null")
+    return ok("sample rates", f"{source_id}: {listed} Hz")
 
 
 def capture(case: Case) -> list[Finding]:
