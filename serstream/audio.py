@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket as sockets
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -30,6 +32,13 @@ _CLOSE_LIMIT_S = 0.5
 _BATCH = 100
 
 _log = logging.getLogger(__name__)
+
+
+def allow_connections() -> None:
+    """Allow this process as many descriptors as it may have, for each sender takes one; most begin with 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a sandbox may refuse it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Inlet:
