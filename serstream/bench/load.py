@@ -92,8 +92,8 @@ def sender(load: Load, cores: set[int]) -> Iterator[Sender]:
     words = command("bench.load", msgspec.json.encode(load).decode())
     with only_on(cores):
         process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         if not (line := process.stdout.readline()):
             raise SerstreamError(f"{load.n_streams} streams could not be sent to {load.endpoint}; ulimit -n may be low")
         yield Sender(process, float(line))
