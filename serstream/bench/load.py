@@ -6,7 +6,6 @@ Each is sent as ``serstream send`` sends a microphone: a connection of its own, 
 from __future__ import annotations
 
 import heapq
-import math
 import subprocess
 import sys
 import time
@@ -46,9 +45,9 @@ class Load(msgspec.Struct, frozen=True):
         """Return how long after the beginning the packet is due with which so many samples of a stream are sent."""
         return self.begin_s(stream) + -(-n_samples // PACKET_SAMPLES) * PACKET_S
 
-    def sent(self, stream: int) -> int:
-        """Return how many samples of a stream are sent in all."""
-        return max(0, math.ceil((self.duration_s - self.begin_s(stream)) / PACKET_S) - 1) * PACKET_SAMPLES
+    def packets(self, stream: int) -> int:
+        """Return how many packets of a stream are sent in all."""
+        return int((self.duration_s - self.begin_s(stream)) / PACKET_S)
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -123,7 +122,7 @@ def _send(load: Load, outlets: list[Outlet], start_s: float) -> Sent:
     refused, late_s = 0, 0.0
     due = [(load.due_s(i, PACKET_SAMPLES), i, 0) for i in range(load.n_streams)]
     heapq.heapify(due)
-    while due[0][0] < load.duration_s:
+    while due:
         due_s, i, k = due[0]
         wait_s = start_s + due_s - time.monotonic()
         if wait_s > 0.0:
@@ -131,7 +130,10 @@ def _send(load: Load, outlets: list[Outlet], start_s: float) -> Sent:
         late_s = max(late_s, -wait_s)
         block = blocks[(k + i * len(blocks) // len(outlets)) % len(blocks)]
         refused += not outlets[i].send(k * PACKET_SAMPLES, block, 0.0)
-        heapq.heapreplace(due, (load.due_s(i, (k + 2) * PACKET_SAMPLES), i, k + 1))
+        if k + 1 < load.packets(i):
+            heapq.heapreplace(due, (load.due_s(i, (k + 2) * PACKET_SAMPLES), i, k + 1))
+        else:
+            heapq.heappop(due)
     return Sent(refused, late_s)
 
 

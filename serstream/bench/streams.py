@@ -15,7 +15,7 @@ import numpy as np
 
 from serstream.bench.computing import MODEL, step_samples
 from serstream.bench.cores import only_on
-from serstream.bench.load import PACKET_S, Load, Sent, name, number, sender
+from serstream.bench.load import PACKET_S, PACKET_SAMPLES, Load, Sent, name, number, sender
 from serstream.bench.measuring import Extent, Figure, NotHereError, figure
 from serstream.bench.processes import Running, cpu_s, daemon
 from serstream.config import SAMPLE_RATE
@@ -197,7 +197,7 @@ class _Listening:
 
     def behind(self) -> list[int]:
         """Return of each stream how many samples of it were sent that no step speaks of."""
-        return [self._load.sent(i) - newest for i, newest in enumerate(self._newest)]
+        return [self._load.packets(i) * PACKET_SAMPLES - newest for i, newest in enumerate(self._newest)]
 
 
 def _loss(event: AnyEvent | Lost, limit_rtf: float) -> str:
