@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from serstream import __version__
-from serstream.admission import parts, workers_for
-from serstream.audio import Inlet
-from serstream.config import Config, NetworkSource, StdinSource, load
+from serstream.admission import IN_DAEMON, parts, workers_for
+from serstream.audio import Inlet, allow_connections
+from serstream.config import Config, NetworkSource, load
 from serstream.errors import ConfigError, SerstreamError
 from serstream.events import AnyEvent
 from serstream.hearing import HEALTH_S, Hearing, Orders, Standing, Wishes
@@ -33,8 +33,6 @@ from serstream.transport import Publisher, Request
 from serstream.worker_process import DEADLINE_S, WorkerProcess
 
 STOP_LIMIT_S = 0.7
-IN_DAEMON = (StdinSource, NetworkSource)
-"""What no other process hears: a pipe can be read on by nobody else, and the network's packets come in here."""
 LIVE_KEYS = ("decision", "log_level")
 """What ``reload`` applies without a restart."""
 
@@ -99,6 +97,7 @@ class Daemon:
         self._lock = threading.Lock()
         self._wishes = Wishes(decision=config.decision, log_level=_package_log.getEffectiveLevel())
         self._late: list[str] = []
+        self._turn = 0
         orders = self._orders()
         self.hearings = self._hearings(orders, workers_for(orders, config.workers))
         t = config.transport
@@ -155,6 +154,7 @@ class Daemon:
         t = self.config.transport
         if t.audio is None:
             return None
+        allow_connections()
         inboxes = {
             stream.config.stream_of(source_id): stream.source.inbox
             for hearing in self.hearings
@@ -223,7 +223,8 @@ class Daemon:
 
     def _tend(self) -> None:
         """One turn of the main loop: wait, then reload if woken for it, or health and the watchdog."""
-        if self._wake.wait(HEALTH_S):
+        turns = max(hearing.turns for hearing in self.hearings)
+        if self._wake.wait(HEALTH_S / turns):
             self._wake.clear()
             if self._reload_asked:
                 self._reload_asked = False
@@ -232,7 +233,9 @@ class Daemon:
         for hearing in self.hearings:
             for loop in hearing.tend():
                 self._progress.remove(loop)
-        self._feed_watchdog()
+        self._turn = (self._turn + 1) % turns
+        if not self._turn:
+            self._feed_watchdog()
 
     def _standings(self) -> dict[str, Standing]:
         found: dict[str, Standing] = {}

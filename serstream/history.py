@@ -77,7 +77,6 @@ class Lost(msgspec.Struct, frozen=True):
 class _Kept(NamedTuple):
     at_s: float
     seq: int
-    needed: bool
     body: bytes
 
 
@@ -94,13 +93,16 @@ class History:
         self._size = 0
         self._last: dict[str, _Kept] = {}
         self._kept: dict[str, deque[_Kept]] = {}
+        # topics in the order of what is kept of them: of posteriors, and of all else
+        self._orders: tuple[deque[str], deque[str]] = (deque(), deque())
 
     def add(self, event: AnyEvent, body: bytes, now_s: float) -> None:
         """Remember an event and its JSON at a monotonic time in seconds; amortised constant time."""
-        kept = _Kept(now_s, event.seq, event.type != "posterior", body)
-        self._last[event.topic] = kept
+        topic = event.topic
+        self._last[topic] = kept = _Kept(now_s, event.seq, body)
         if event.type != "health":
-            self._kept.setdefault(event.topic, deque()).append(kept)
+            self._kept.setdefault(topic, deque()).append(kept)
+            self._orders[event.type != "posterior"].append(topic)
             self._size += len(body)
         self._trim(now_s)
 
@@ -126,15 +128,14 @@ class History:
         return (kept for kept in self._kept[topic] if first <= kept.seq <= last)
 
     def _trim(self, now_s: float) -> None:
-        for entries in self._kept.values():
-            while entries and now_s - entries[0].at_s > self._replay_s:
-                self._drop(entries)
+        for order in self._orders:
+            while order and now_s - self._kept[order[0]][0].at_s > self._replay_s:
+                self._drop(order)
         while self._size > self._limit:
-            filled = (entries for entries in self._kept.values() if entries)
-            self._drop(min(filled, key=lambda entries: (entries[0].needed, entries[0].at_s)))
+            self._drop(self._orders[0] or self._orders[1])
 
-    def _drop(self, entries: deque[_Kept]) -> None:
-        self._size -= len(entries.popleft().body)
+    def _drop(self, order: deque[str]) -> None:
+        self._size -= len(self._kept[order.popleft()].popleft().body)
 
 
 class _Hole(NamedTuple):

@@ -49,7 +49,7 @@ def network(extent: Extent) -> list[Figure]:
             alone(classifier.network, classifier.step(frames, is_speech))
         return len(blocks)
 
-    step_s = _step_samples(m) / SAMPLE_RATE
+    step_s = step_samples(m) / SAMPLE_RATE
     about = f"the network, one step of {step_s:g} s, CPU"
     return compare("network", "us_per_step", about, work, in_blocks(extent.signal_s, step_s), extent.turns)
 
@@ -71,7 +71,7 @@ def middle(extent: Extent) -> list[Figure]:
 def memory(extent: Extent) -> list[Figure]:
     """Measure what a stream leaves behind in memory."""
     pipeline = _pipeline()
-    steps = in_blocks(SIGNAL_S, _step_samples(pipeline.manifest) / SAMPLE_RATE)
+    steps = in_blocks(SIGNAL_S, step_samples(pipeline.manifest) / SAMPLE_RATE)
 
     def after(n_steps: int) -> float:
         for i in range(n_steps):
@@ -88,5 +88,6 @@ def _pipeline() -> Pipeline:
     return Pipeline(Network(find_model(MODEL)), source="bench", session="")
 
 
-def _step_samples(manifest: Manifest) -> int:
+def step_samples(manifest: Manifest) -> int:
+    """Return how many samples a step goes on by."""
     return manifest.step_frames * manifest.front_end.hop_length

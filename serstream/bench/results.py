@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from serstream.bench.measuring import FULL, QUICK, Figure
+from serstream.bench.measuring import FULL, QUICK, Figure, NotHereError
 from serstream.bench.peers import PEERS
 from serstream.bench.registry import Measure
 from serstream.errors import SourceError
@@ -40,7 +40,7 @@ def run(measures: Mapping[str, Measure], *, quick: bool) -> Results:
             status.update(f"measuring {name}")
             try:
                 found += measure(QUICK if quick else FULL)
-            except SourceError as error:
+            except (SourceError, NotHereError) as error:
                 missing[name] = str(error)
     absent = [peer for peer in PEERS if find_spec(peer) is None]
     return Results(here, quick, {f.name: f for f in found}, missing, absent)
