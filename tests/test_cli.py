@@ -36,8 +36,12 @@ COMMANDS = {
     "run": ["--config", "--source", "ID|mic|demo|-|FILE", "--stdin-format", "--rate", "--channels"],
     "listen": ["--connect", "--control", "--source", "--json"],
     "send": ["ID|mic|demo|-|FILE", "--to", "--stream", "--format {f32le,s16le}", "--rate", "--config", "--json"],
-    "analyze": ["FILE", "--format {table,json,csv}", "--steps", "--config", "--profile NAME|PATH"],
+    "analyze": ["FILE", "--format {table,json,csv,emotionml}", "--steps", "--config", "--profile NAME|PATH"],
     "enroll": ["NAME", "--source", "ID|mic|FILE", "--seconds", "--config", "--json"],
+    "history": [
+        *("--since", "--until", "--source", "--type", "--session", "--limit", "--config", "--journal"),
+        "--format {table,json,csv,emotionml}",
+    ],
     "devices": ["--json", "--config"],
     "status": ["--control", "--json"],
     "mute": ["--control", "--json", "--source"],
