@@ -332,9 +332,7 @@ def _type_at(data: Any, keys: list[str]) -> Any:
     """Return msgspec's description of the type at a path, following the source's ``kind`` through the union."""
     node: Any = msgspec.inspect.type_info(Config)
     for depth, k in enumerate(keys):
-        if isinstance(node, msgspec.inspect.UnionType):  # a mapping or null
-            mappings = [t for t in node.types if not isinstance(t, msgspec.inspect.NoneType)]
-            node = mappings[0] if len(mappings) == 1 else node
+        node = _unless_null(node)
         if isinstance(node, msgspec.inspect.StructType):
             node = next((f.type for f in node.fields if f.encode_name == k), None)
         elif isinstance(node, msgspec.inspect.DictType):
@@ -347,8 +345,14 @@ def _type_at(data: Any, keys: list[str]) -> Any:
     return node
 
 
+def _unless_null(node: Any) -> Any:
+    """Return what a type allows besides null, where that is one thing."""
+    others = [t for t in getattr(node, "types", ()) if not isinstance(t, msgspec.inspect.NoneType)]
+    return others[0] if len(others) == 1 else node
+
+
 def _fields_at(data: Any, keys: list[str]) -> list[str]:
-    node = _type_at(data, keys)
+    node = _unless_null(_type_at(data, keys))
     if not isinstance(node, msgspec.inspect.StructType):
         return []
     return [f.encode_name for f in node.fields] + (["kind"] if node.tag else [])

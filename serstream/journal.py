@@ -171,19 +171,21 @@ class Journal:
         return file
 
     def _write(self, file: JournalFile) -> None:
-        due = time.monotonic() >= self._retain_due_s
+        if time.monotonic() >= self._retain_due_s:
+            self._retain(file)
         while batch := self._batch():
             file.write([_entry(event, body) for event, body in batch])
             with self._changed:
                 for _ in batch:
                     self._waiting.popleft()
                 self._written += len(batch)
-            due = True
-        if due:
-            now_s = time.time()
-            file.retain(now_s)
-            drop_aside(self.path, now_s - self._config.keep_days * 86_400)
-            self._retain_due_s = time.monotonic() + RETAIN_S
+            self._retain(file)
+
+    def _retain(self, file: JournalFile) -> None:
+        now_s = time.time()
+        file.retain(now_s)
+        drop_aside(self.path, now_s - self._config.keep_days * 86_400)
+        self._retain_due_s = time.monotonic() + RETAIN_S
 
     def _batch(self) -> list[tuple[AnyEvent, bytes]]:
         with self._changed:

@@ -115,10 +115,11 @@ class JournalFile:
 
     def _prepare(self) -> None:
         empty = self._pragma("schema_version") == 0
-        if not empty:
+        if empty:
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
+        else:
             check_version(self._db, self.path)
         for setting in (
-            "auto_vacuum = INCREMENTAL",
             "journal_mode = WAL",
             "synchronous = FULL",
             "secure_delete = ON",
@@ -146,7 +147,7 @@ class JournalFile:
         with _said(self.path):
             found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise DamagedJournalError(f"journal {self.path} is damaged ({found})")
+            raise DamagedJournalError(f"journal {self.path} is damaged ({found.splitlines()[-1]})")
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Write events, all or none; when this returns they are on the disk."""

@@ -72,9 +72,7 @@ def test_the_file_and_its_folder_are_its_owners_alone(path):
     with Kept(path) as kept:
         kept.emotion()
         await_true(lambda: kept.journal.status()["written"] == 1)
-        modes = {
-            file.name: file.stat().st_mode & 0o777 for file in path.parent.glob("events.db*") if file.is_file()
-        }
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.glob("events.db*") if file.is_file()}
     assert modes == dict.fromkeys(("events.db", "events.db-wal", "events.db-shm"), 0o600)
     other = path.parent / "new" / "events.db"
     JournalFile(other, keep_days=1, max_mb=4).close()

@@ -99,7 +99,7 @@ def test_a_table_has_a_line_for_every_event_with_its_date(history):
     assert days == {datetime.fromisoformat(at(second)) for second in (1, 2, 3, 4)}
     assert [line[19:] for line in lines[2:]] == [
         "  mic  angry begins (70%)",
-        "  mic  speech ends after 0.5 s, sad (60%)",
+        "  mic  speech ends after 0.5 s, sad 60%",
         "  mic  angry ends after 0.4 s",
     ]
 
