@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -51,8 +52,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def covers(self, topic: str, seq: int) -> bool:
         """Whether ``replay`` asks for an event."""
+        return self.names(topic) and seq in self.span(topic)
+
+    def span(self, topic: str) -> range:
+        """Return the numbers that ``replay`` asks for of a topic that it names."""
         first = self.from_seq if self.topic in (None, topic) else 1
-        return self.names(topic) and first <= seq <= (self.to_seq or inf)
+        return range(first, (self.to_seq or sys.maxsize) + 1)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,12 +127,8 @@ class History:
 
     def page(self, request: Request) -> tuple[list[bytes], bool]:
         """Return up to 500 events that a ``replay`` request asks for, and whether there are more."""
-        stretches = (
-            kept.body
-            for topic in sorted(filter(request.names, self._kept))
-            for kept in self._kept[topic]
-            if request.covers(topic, kept.seq)
-        )
+        spans = [(topic, request.span(topic)) for topic in sorted(filter(request.names, self._kept))]
+        stretches = (kept.body for topic, span in spans for kept in self._kept[topic] if kept.seq in span)
         page = list(islice(stretches, PAGE_EVENTS + 1))
         return page[:PAGE_EVENTS], len(page) > PAGE_EVENTS
 
