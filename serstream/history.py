@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from itertools import chain, count, islice
+from itertools import count, islice
 from math import inf
 from typing import Annotated, Literal, NamedTuple
 
@@ -42,6 +43,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_seq: Sequence = 1
     to_seq: Sequence | None = None
     schema: Literal["serstream/1"] = SCHEMA
+
+    def names(self, topic: str) -> bool:
+        """Whether ``replay`` asks for events of a topic."""
+        if self.source is None:
+            return topic == self.topic
+        return _source(topic) == self.source and topic >= (self.topic or "")
+
+    def covers(self, topic: str, seq: int) -> bool:
+        """Whether ``replay`` asks for an event."""
+        return self.names(topic) and seq in self.span(topic)
+
+    def span(self, topic: str) -> range:
+        """Return the numbers that ``replay`` asks for of a topic that it names."""
+        first = self.from_seq if self.topic in (None, topic) else 1
+        return range(first, (self.to_seq or sys.maxsize) + 1)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,19 +129,10 @@ class History:
 
     def page(self, request: Request) -> tuple[list[bytes], bool]:
         """Return up to 500 events that a ``replay`` request asks for, and whether there are more."""
-        stretches = chain.from_iterable(self._stretch(topic, request) for topic in self._topics(request))
-        page = [kept.body for kept in islice(stretches, PAGE_EVENTS + 1)]
+        spans = [(topic, request.span(topic)) for topic in sorted(filter(request.names, self._kept))]
+        stretches = (kept.body for topic, span in spans for kept in self._kept[topic] if kept.seq in span)
+        page = list(islice(stretches, PAGE_EVENTS + 1))
         return page[:PAGE_EVENTS], len(page) > PAGE_EVENTS
-
-    def _topics(self, request: Request) -> list[str]:
-        if request.source is None:
-            return [request.topic] if request.topic in self._kept else []
-        return sorted(t for t in self._kept if _source(t) == request.source and t >= (request.topic or ""))
-
-    def _stretch(self, topic: str, request: Request) -> Iterator[_Kept]:
-        first = request.from_seq if request.topic in (None, topic) else 1
-        last = request.to_seq or inf
-        return (kept for kept in self._kept[topic] if first <= kept.seq <= last)
 
     def _trim(self, now_s: float) -> None:
         for order in self._orders:

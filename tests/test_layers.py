@@ -38,17 +38,21 @@ ROWS: list[dict[str, set[str]]] = [
     {"relay": {"msgspec"}},
     {"work": set()},
     # the wire
-    {"endpoints": {"zmq"}, "history": {"msgspec"}},
+    {"endpoints": {"zmq"}, "history": {"msgspec"}, "journal_file": set()},
+    {"journal_reader": set()},
+    {"journal": {"msgspec"}},
     {"transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
     # the daemon
     {"account": {"msgspec"}, "admission": {"msgspec"}},
     {"worker_process": {"msgspec"}},
     {"daemon": {"msgspec"}},
     # people
-    {"viewstate": set(), "report": {"msgspec"}, "installation": set(), "enroll": {"msgspec", "rich"}},
+    {"viewstate": set(), "emotionml": set(), "moments": set(), "installation": set(), "enroll": {"msgspec", "rich"}},
+    {"report": {"msgspec"}},
     {"sending": {"numpy"}},
     {"picture": {"rich"}, "service": set()},
     {"view": {"rich"}},
+    {"journal_report": {"msgspec"}},
     # what is wrong on this machine
     {"findings": {"msgspec"}, "loudness": {"numpy"}, "occupancy": set()},
     {
@@ -220,6 +224,7 @@ def test_a_subscriber_loads_zeromq_and_msgspec_alone() -> None:
         "ai_edge_litert",
         "yaml",
         "rich",
+        "sqlite3",
         "serstream.config",
     )
     assert loaded_by("import serstream; serstream.Subscriber", "zmq", "msgspec", *heavy) == {"zmq", "msgspec"}
