@@ -102,7 +102,7 @@ def _representative(
             name: np.zeros((len(x), *t.shape[1:]), np.float32) for name, t in stream.input.items() if name != "frames"
         }
         tensors = stream.predict_on_batch(tensors | {"frames": x[:, :, x.shape[2] % step : -step]})
-        del tensors["activations"]
+        del tensors["activations"], tensors["gate"]
         yield "trunk", tensors | {"frames": x[:, :, -step:]}
         yield "head", {"pooled": pool([frames, weights]).numpy()}
 
