@@ -30,9 +30,9 @@ NEAR_FRAMES, LEAST_ROOM_FRAMES = 4, 16
 class Batch(NamedTuple):
     """Examples for the network.
 
-    ``frames`` (n, window_frames, n_mfcc), ``weights`` (n, outputs of a segment) of pooling, ``emotion`` and ``allowed``
-    (n, n_emotions), ``voice`` and ``speech`` (n, 2), ``gate`` (n, outputs of a segment, 2), whether an output is speech
-    or not. A row of zeros is no target: noise has neither emotion nor voice.
+    ``frames`` (n, window_frames, n_mfcc), ``weights`` (n, outputs of a segment) of pooling, zeros where nobody speaks,
+    ``emotion`` and ``allowed`` (n, n_emotions), ``voice`` and ``speech`` (n, 2), ``gate`` (n, outputs of a segment, 2),
+    whether an output is speech or not. A row of zeros is no target: noise has neither emotion nor voice.
     An emotion that a corpus is not labelled with is not allowed: its speakers may have shown it all the same.
     """
 
@@ -78,7 +78,10 @@ class CropSampler:
                 f"{recipe.min_segment_frames} frames of speech; prepare more of it, or leave it out of corpus_shares"
             )
         self._heard_noise = {
-            corpus: np.array([i for i in own if self._has_enough(i, 0)], np.int64)
+            corpus: np.array(
+                [i for i in own if np.count_nonzero(prepared.speech[prepared.span(i, 0)]) >= recipe.min_segment_frames],
+                np.int64,
+            )
             for corpus, own in self._rows.items()
             if not prepared.clips[own[0]].emotion
         }
@@ -98,19 +101,10 @@ class CropSampler:
         """Return those of some clips that hold enough for a crop: of speech, or of frames where they are noise."""
         return np.array([i for i in rows if self._ends(i, 0).size], np.int64)
 
-    def _has_enough(self, row: int, variant: int) -> bool:
-        """Whether a rendering holds enough speech, or what is taken for it, for a posterior."""
-        spoken = np.count_nonzero(self._data.speech[self._data.span(row, variant)])
-        return bool(spoken >= self._recipe.min_segment_frames)
-
-    def _is_pooled_whole(self, row: int, variant: int) -> bool:
-        """Whether all of a rendering is pooled, and not its speech alone: noise that nobody takes for speech."""
-        return not (self._data.clips[row].emotion or self._has_enough(row, variant))
-
     def _ends(self, row: int, variant: int) -> NDArray[np.int64]:
-        """Frames (exclusive) of a rendering at which a segment holds enough for a posterior."""
-        heard = self._data.speech[self._data.span(row, variant)] | self._is_pooled_whole(row, variant)
-        total = np.cumsum(np.concatenate([[0], heard]))
+        """Frames (exclusive) of a rendering at which a segment holds enough for a posterior, were noise speech."""
+        speech = self._data.speech[self._data.span(row, variant)]
+        total = np.cumsum(np.concatenate([[0], speech | (not self._data.clips[row].emotion)]))
         ends = np.arange(1, total.size)
         inside = total[ends] - total[np.maximum(0, ends - self._recipe.segment_frames)]
         return np.asarray(ends[inside >= self._recipe.min_segment_frames])
@@ -125,15 +119,14 @@ class CropSampler:
         rows = [self._choose(name, rng) for name in names]
         quiet = rng.random(len(rows)) < self._recipe.quiet_share
         crops = [self._draw(row, rng, quiet=q) for row, q in zip(rows, quiet.tolist(), strict=True)]
-        batch = self._mix(self._batch(rows, crops), names, rng)
-        pooled = batch.weights.any(axis=1, keepdims=True)
-        return batch._replace(weights=np.where(pooled, batch.weights, np.float32(1.0)))
+        return self._mix(self._batch(rows, crops), names, rng)
 
     def _batch(self, rows: list[int], crops: list[Crop]) -> Batch:
         frames, weights, gate = (np.stack(x) for x in zip(*crops, strict=True))
+        emotion, allowed, voice = self._targets(rows)
         told = weights.any(axis=1, keepdims=True)
-        emotion, allowed, voice, speech = self._targets(rows)  # silence tells the gate alone
-        return Batch(frames, weights, told * emotion, allowed, told * voice, told * speech, gate)
+        speech = np.concatenate([told, ~told], axis=1).astype(np.float32)
+        return Batch(frames, weights, told * emotion, allowed, told * voice, speech, gate)
 
     def _choose(self, corpus: str, rng: np.random.Generator) -> int:
         heard = self._heard_noise.get(corpus)
@@ -197,12 +190,10 @@ class CropSampler:
             frames[step] = mean.normalise(window.frames[step])
             mean.move(window.frames[step], window.speech[step])
         frames[: window.missing] = 0.0
-        there = np.arange(n) >= window.missing
         spoken = self._outputs(window.speech & bool(self._data.clips[row].emotion))
-        known = self._outputs(there)[-r.n_outputs :, None]
-        gate = np.stack([spoken, ~spoken], axis=1)[-r.n_outputs :] * known
-        pooled = self._outputs(there if self._is_pooled_whole(row, variant) else window.speech)
-        weights = pooling_weights(pooled, r.n_evidence) / r.n_evidence
+        known = self._outputs(np.arange(n) >= window.missing)
+        gate = np.stack([spoken & known, ~spoken & known], axis=1)[-r.n_outputs :]
+        weights = pooling_weights(spoken, r.n_evidence) / r.n_evidence
         return frames, weights.astype(np.float32), gate.astype(np.float32)
 
     def _outputs(self, frames: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -212,7 +203,7 @@ class CropSampler:
         there = np.pad(frames, (max(0, n - len(frames)), 0))[-n:]
         return np.asarray(2 * np.count_nonzero(there.reshape(-1, r.shape.stride), axis=1) >= r.shape.stride)
 
-    def _targets(self, rows: list[int]) -> tuple[Array, Array, Array, Array]:
+    def _targets(self, rows: list[int]) -> tuple[Array, Array, Array]:
         clips = [self._data.clips[i] for i in rows]
         emotions, sexes = np.eye(len(self.emotions), dtype=np.float32), np.eye(2, dtype=np.float32)
         labelled = np.array([bool(c.emotion) for c in clips], np.float32)[:, None]
@@ -222,7 +213,7 @@ class CropSampler:
         emotion = self._with_votes(emotion, clips)
         emotion = (1 - smoothing) * emotion + smoothing * allowed / allowed.sum(axis=1, keepdims=True)
         voice = sexes[[SEXES.index(c.sex or SEXES[0]) for c in clips]]
-        return labelled * emotion, allowed, labelled * voice, np.concatenate([labelled, 1 - labelled], axis=1)
+        return labelled * emotion, allowed, labelled * voice
 
     def _with_votes(self, emotion: Array, clips: list[Clip]) -> Array:
         """Return the targets, a part of each given to what listeners heard in its clip."""
@@ -242,13 +233,15 @@ class CropSampler:
         if not self._recipe.mixup:
             return batch
         share = rng.beta(self._recipe.mixup, self._recipe.mixup, names.size).astype(np.float32)
-        share = np.maximum(share, 1 - share)[:, None]
-        emotion, voice = (share * x + (1 - share) * x[partner] for x in (batch.emotion, batch.voice))
-        frames, gate = (
-            share[:, :, None] * x + (1 - share[:, :, None]) * x[partner] for x in (batch.frames, batch.gate)
-        )
+        share = np.maximum(share, 1 - share)
+
+        def blend(x: Array) -> Array:
+            part = share.reshape(-1, *[1] * (x.ndim - 1))
+            return np.asarray(part * x + (1 - part) * x[partner])
+
         weights = np.maximum(batch.weights, batch.weights[partner])
-        return Batch(frames, weights, emotion, batch.allowed, voice, batch.speech, gate)
+        emotion, voice, speech = blend(batch.emotion), blend(batch.voice), blend(batch.speech)
+        return Batch(blend(batch.frames), weights, emotion, batch.allowed, voice, speech, blend(batch.gate))
 
     def whole_clips(self, rows: NDArray[np.int64]) -> Batch:
         """Return one unaugmented crop of each of some usable clips, as late as it can end: to watch a run by."""

@@ -16,11 +16,16 @@ from serstream.training.recipe import NetworkShape, Recipe
 
 @keras.saving.register_keras_serializable(package="serstream")
 class SpeechPooling(layers.Layer):  # type: ignore[misc]
-    """Weighted mean and standard deviation over the outputs: (n, t, c) and (n, t) to (n, 2 c)."""
+    """Weighted mean and standard deviation over the outputs: (n, t, c), (n, t) and (n, t, 1) to (n, 2 c).
 
-    def call(self, x: Any, weights: Any) -> Any:
-        """Pool; at least one output must weigh something."""
-        weight = keras.ops.expand_dims(weights, -1)
+    Where nothing weighs anything, in noise, what the gate lets through is pooled, as the runtime would.
+    """
+
+    def call(self, x: Any, weights: Any, gate: Any) -> Any:
+        """Pool by ``weights``, or by the log-odds ``gate``."""
+        leaks = keras.ops.stop_gradient(keras.ops.sigmoid(gate[:, :, 0]))
+        weighs = keras.ops.any(weights > 0.0, axis=1, keepdims=True)
+        weight = keras.ops.expand_dims(keras.ops.where(weighs, weights, leaks), -1)
         count = keras.ops.sum(weight, axis=1)
         mean = keras.ops.sum(weight * x, axis=1) / count
         square = keras.ops.sum(weight * keras.ops.square(x), axis=1) / count
@@ -106,5 +111,5 @@ def build(recipe: Recipe, n_mfcc: int, n_emotions: int) -> keras.Model:
     weights = keras.Input((recipe.n_outputs,), name="weights")
     trunk = build_trunk(recipe.shape, recipe.window_frames, n_mfcc)
     seen = trunk(frames)
-    pooled = SpeechPooling()(seen["activations"], weights)
+    pooled = SpeechPooling()(seen["activations"], weights, seen["gate"])
     return keras.Model([frames, weights], build_head(recipe.shape, n_emotions)(pooled) | {"gate": seen["gate"]})
