@@ -32,6 +32,16 @@ def cut(m: Manifest, frames: np.ndarray) -> list[np.ndarray]:
     return [frames[at : at + m.step_frames] for at in range(0, len(frames), m.step_frames)]
 
 
+def stepwise(m: Manifest, frames: np.ndarray, speech: np.ndarray) -> np.ndarray:
+    """Return the frames of a stream as the runtime's own mean normalises them, with these outputs (n,) for speech."""
+    mean, parts = m.cepstral_mean(), []
+    for step in cut(m, frames):
+        parts.append(mean.normalise(step))
+        spoken, speech = np.split(speech, [len(step) // m.stride])
+        mean.move(step, np.repeat(spoken, m.stride))
+    return np.concatenate(parts)
+
+
 def listen(
     network: Network, frames: np.ndarray, mean: CepstralMean | None = None, *, threshold: float = 0.5
 ) -> list[Outputs]:
@@ -122,12 +132,7 @@ class Recomputed:
 
     def all_scores(self, frames: np.ndarray, speech: np.ndarray, threshold: float) -> list[Scores | None]:
         """Return the scores of every step of a stream, from one run of the trunk over the whole of it."""
-        m, mean, parts = self.m, self.m.cepstral_mean(), []
-        n = m.step_frames // m.stride
-        for step, spoken in zip(cut(m, frames), np.split(speech, range(n, len(speech), n)), strict=True):
-            parts.append(mean.normalise(step))
-            mean.move(step, np.repeat(spoken, m.stride))
-        normalised = np.concatenate(parts)
+        m, normalised = self.m, stepwise(self.m, frames, speech)
         assert np.array_equal(self.speech(normalised, threshold), speech), "the gate says the same of the whole"
         outputs, _ = self.outputs(normalised, 0)
         ends = [min(at + m.step_frames, len(frames)) for at in range(0, len(frames), m.step_frames)]

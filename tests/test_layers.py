@@ -73,7 +73,11 @@ ROWS: list[dict[str, set[str]]] = [
     {"training.crops": {"numpy"}, "training.network": {"keras"}, "training.score": {"numpy"}},
     {"training.fit": {"keras", "msgspec", "numpy", "tensorflow"}, "training.evaluate": {"msgspec"}},
     {"training.export": {"keras", "msgspec", "numpy", "tensorflow"}},
-    {"training.calibrate": {"msgspec", "numpy"}, "training.card": set(), "training.parity": {"keras", "numpy", "tensorflow"}},
+    {
+        "training.calibrate": {"msgspec", "numpy"},
+        "training.card": set(),
+        "training.parity": {"keras", "numpy", "tensorflow"},
+    },
     # the paper's models
     {"training.reproduction.rungs": {"numpy"}, "training.reproduction.outcome": {"numpy"}},
     {

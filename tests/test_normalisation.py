@@ -33,8 +33,8 @@ def step_by_step(
     sums, count, out = [0, 0, 0], 0, []
     for at in range(0, len(frames), n_step):
         means = [(p * prior_frames + s / UNITS) / (prior_frames + count) for p, s in zip(PRIOR, sums, strict=True)]
-        for frame in frames[at : at + n_step].tolist():
-            out.append([(c - m) / s for c, m, s in zip(frame, means, STD, strict=True)])
+        step = frames[at : at + n_step].tolist()
+        out += [[(c - m) / s for c, m, s in zip(frame, means, STD, strict=True)] for frame in step]
         for frame in frames[at : at + n_step][speech[at : at + n_step]].tolist():
             sums = [s + round(c * UNITS) for s, c in zip(sums, frame, strict=True)]
             count += 1

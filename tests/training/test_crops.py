@@ -267,7 +267,7 @@ def test_what_lies_before_a_stream_is_no_target_of_the_gate(prepared: Prepared, 
     began = np.any(batch.frames != 0.0, axis=2)[:, -RECIPE.segment_frames :]
     known = began.reshape(len(began), -1, RECIPE.shape.stride).mean(axis=2) >= 0.5
     assert np.array_equal(batch.gate.sum(axis=2).astype(bool), known)
-    assert 0 < np.count_nonzero(~known)
+    assert np.count_nonzero(~known) > 0
 
 
 def test_before_a_crop_the_place_was_silent_and_that_is_no_speech(prepared: Prepared, scale: Normalisation) -> None:
