@@ -16,12 +16,14 @@ from serstream.pooling import MovingStatistics, pooling_weights
 class Scores(NamedTuple):
     """Probabilities of one segment: ``emotion`` (n_emotions,) and ``voice`` (2,) each sum to 1, ``speech`` is 0 to 1.
 
-    ``speech`` says how likely what the gate let through is speech at all, and not music, an animal or a machine.
+    ``speech`` says how likely what the gate let through is speech at all, and not music, an animal or a machine;
+    ``n_spoken`` is the number of outputs that all of it rests on.
     """
 
     emotion: NDArray[np.float64]
     voice: NDArray[np.float64]
     speech: float
+    n_spoken: int
 
 
 class Classifier:
@@ -62,7 +64,12 @@ class Classifier:
     def _scores(self, logits: dict[str, NDArray[np.float64]]) -> Scores:
         m = self.manifest
         emotion, voice, speech = (logits[name] for name in ("emotion", "voice", "speech"))
-        return Scores(softmax(emotion / m.temperature), softmax(voice / m.voice_temperature), float(softmax(speech)[0]))
+        return Scores(
+            softmax(emotion / m.temperature),
+            softmax(voice / m.voice_temperature),
+            float(softmax(speech)[0]),
+            self._segment.n_spoken,
+        )
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -181,10 +181,10 @@ class Pipeline:
         posterior, other, changes, is_speech = None, None, [], self._utterances.open
         if scores is not None:
             posterior, other = self.collapse(scores.emotion)
-            self.recording.add(scores.emotion, share)
-            self.recording_voice.add(scores.voice, share)
+            self.recording.add(scores.emotion, scores.n_spoken)
+            self.recording_voice.add(scores.voice, scores.n_spoken)
             if self._utterances.open:
-                self._utterance.add(scores.emotion, share)
+                self._utterance.add(scores.emotion, scores.n_spoken)
                 is_speech = self._belief.add(scores.speech) >= self.manifest.speech_threshold
                 changes = self._decide(posterior, other) if is_speech else self._decision.close(self.next_sample)
         state: State = self._decision.label or ("uncertain" if is_speech else "no_speech")

@@ -65,20 +65,20 @@ class FloatNetwork:
         ear = Ear(self, mean, threshold=SpeechConfig().threshold)  # type: ignore[arg-type]
         steps = [frames[at : at + m.step_frames] for at in range(0, len(frames), m.step_frames)]
         heard = [alone(self, ear.step(step)) for step in steps if len(step) >= m.stride]  # type: ignore[arg-type]
-        pooled, shares = self._segments(heard) if heard else ([], [])
+        pooled, n_spoken = self._segments(heard) if heard else ([], [])
         logits = self._head(np.array(pooled))["emotion"] if pooled else ()
-        for row, share in zip(np.asarray(logits, np.float64), shares, strict=True):
-            posterior.add(softmax(row / m.temperature), share)
+        for row, n in zip(np.asarray(logits, np.float64), n_spoken, strict=True):
+            posterior.add(softmax(row / m.temperature), n)
         return posterior.result()
 
-    def _segments(self, heard: Sequence[Outputs]) -> tuple[list[Vectors], list[float]]:
-        """Return the pooled statistics of every step that has scores, and the share of speech in its outputs."""
+    def _segments(self, heard: Sequence[Outputs]) -> tuple[list[Vectors], list[int]]:
+        """Return the pooled statistics of every step that has scores, and the number of outputs that they are of."""
         m = self.manifest
         values = np.concatenate([h.values for h in heard]).astype(np.float64)
         n_evidence, n_segment = m.evidence_frames // m.stride, m.segment_frames // m.stride
         speech = np.concatenate([np.zeros(n_evidence, bool), *(h.speech for h in heard)])
         weights = pooling_weights(speech, n_evidence)
-        pooled, shares, end = [], [], 0
+        pooled, n_spoken, end = [], [], 0
         for h in heard:
             end += len(h.speech)
             segment = slice(max(0, end - n_segment), end)
@@ -87,8 +87,8 @@ class FloatNetwork:
                 mean = np.average(x, axis=0, weights=w)
                 variance = np.average(np.square(x - mean), axis=0, weights=w)
                 pooled.append(np.concatenate([mean, np.sqrt(variance + POOLING_EPSILON)]))
-                shares.append(float(h.speech.mean()))
-        return pooled, shares
+                n_spoken.append(int(np.count_nonzero(w)))
+        return pooled, n_spoken
 
 
 def float_network(run: Path, manifest: Manifest) -> FloatNetwork:
