@@ -55,9 +55,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prior_frames: float = 625.0
     profile_frames: float = 1875.0
     history_frames: int = 3750
-    speech_weight: float = 0.2
+    speech_weight: float = 1.0
     label_weight: float = 1.0
-    gate_weight: float = 0.3
+    gate_weight: float = 0.5
     heard_noise_share: float = 0.5
     room_share: float = 0.3
     quiet_share: float = 0.05
@@ -66,8 +66,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "ravdess_speech": 0.4,
             "ravdess_song": 0.13,
             "crema_d": 0.37,
-            "esc50": 0.08,
-            "speechcommands_bg": 0.02,
+            "esc50": 0.12,
+            "speechcommands_bg": 0.03,
         }
     )
     shape: NetworkShape = NetworkShape()
