@@ -269,6 +269,7 @@ def enroll(args: argparse.Namespace) -> int:
     from serstream import enroll as enrolling
     from serstream import profiles
     from serstream.daemon import find_model
+    from serstream.network import Network
 
     enrolling.check_seconds(args.seconds)
     path = profiles.own_path(args.name)
@@ -277,7 +278,7 @@ def enroll(args: argparse.Namespace) -> int:
     enrolling.check_source(source)
     profile = enrolling.enroll(
         source,
-        find_model(config.model).manifest,
+        Network(find_model(config.model), config.runtime),
         name=args.name,
         threshold=config.speech.threshold,
         wanted_s=args.seconds,
