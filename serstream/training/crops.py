@@ -227,7 +227,7 @@ class CropSampler:
     def _mix(self, batch: Batch, names: NDArray[np.str_], rng: np.random.Generator) -> Batch:
         """Mix each example with another of its corpus (mixup, Zhang et al. 2018); pooling is over either's speech."""
         partner = np.arange(names.size)
-        for name in set(names):
+        for name in np.unique(names):
             at = np.flatnonzero(names == name)
             partner[at] = rng.permutation(at)
         if not self._recipe.mixup:

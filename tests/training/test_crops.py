@@ -1,5 +1,9 @@
 """Features, renderings and crops: shapes, weights, and the same for the same seed."""
 
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,6 +175,28 @@ def test_the_same_step_gives_the_same_batch_and_another_another(prepared: Prepar
     others = [sampler(prepared, scale).batch(3, 6), sampler(prepared, scale).batch(4, 5)]
     others.append(sampler(prepared, scale, reseeded).batch(3, 5))
     assert not any(np.array_equal(first.frames, other.frames) for other in others)
+
+
+def _digest(cache: Path) -> str:
+    """Return a digest of a batch of two corpora."""
+    clips = load_prepared(cache)
+    batch = sampler(with_noise(clips, heard=True), normalisation(clips, np.arange(len(clips.clips))), NOISY).batch(0, 0)
+    return hashlib.sha256(b"".join(part.tobytes() for part in batch)).hexdigest()
+
+
+def test_a_process_of_its_own_gives_the_same_batch(cache: Path) -> None:
+    """Every process hashes strings its own way, and nothing may go by that order."""
+    code = "import sys, pathlib, test_crops; print(test_crops._digest(pathlib.Path(sys.argv[1])))"
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code, cache],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }
+    assert seen == {f"{_digest(cache)}\n".encode()}
 
 
 def test_before_the_stream_began_there_is_the_normalised_zero_vector(prepared: Prepared, scale: Normalisation) -> None:
