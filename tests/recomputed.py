@@ -156,4 +156,4 @@ class Recomputed:
         out = self.head(pooled=self.quantise("pooled", pooled)[None])
         emotion, voice, is_voice = (self.real(name, out[name][0]) for name in ("emotion", "voice", "speech"))
         probabilities = softmax(emotion / m.temperature), softmax(voice / m.voice_temperature)
-        return Scores(*probabilities, float(softmax(is_voice)[0]))
+        return Scores(*probabilities, float(softmax(is_voice)[0]), int(is_speech.sum()))
