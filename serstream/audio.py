@@ -6,6 +6,7 @@ import logging
 import socket as sockets
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 from serstream.config import SAMPLE_RATE
 from serstream.endpoints import Wire, milliseconds
 from serstream.errors import PacketError
+from serstream.gate import Gate
+from serstream.handshakes import Handshakes
 from serstream.inbox import Inbox, now_s
+from serstream.keys import client_keys
 from serstream.packets import MAX_PART_BYTES, SCHEMA, Header, Packet, WireFormat, decode, encode
 
 QUEUED_PACKETS = 100
@@ -43,8 +47,8 @@ class Inlet:
         To bind, as those of :class:`serstream.transport.Publisher`; :attr:`endpoint` says what was bound.
     inboxes : mapping of str to Inbox
         By the name of the stream.
-    insecure : bool
-        Allow TCP addresses other than loopback.
+    insecure, ipc_mode, gate
+        As those of the publisher.
     context : zmq.Context, optional
         A shared context, for ``inproc``; its owner ends it.
 
@@ -67,21 +71,27 @@ class Inlet:
         inboxes: Mapping[str, Inbox],
         *,
         insecure: bool = False,
+        ipc_mode: str = "owner",
+        gate: Gate | None = None,
         context: zmq.Context[Any] | None = None,
     ) -> None:
         self.packets = self.refused = 0
         self._inboxes = dict(inboxes)
         self._quiet_until_s: dict[str | None, float] = {}
-        self._wire = Wire(context)
+        self._wire = Wire(context if gate is None else gate.context)
+        limits: dict[int, int | bytes] = {zmq.RCVBUF: SOCKET_BYTES, zmq.MAXMSGSIZE: MAX_PART_BYTES}
+        access: dict[str, Any] = {"insecure": insecure or gate is not None, "ipc_mode": ipc_mode}
         try:
-            self._pull = self._wire.socket(zmq.PULL, {zmq.RCVBUF: SOCKET_BYTES, zmq.MAXMSGSIZE: MAX_PART_BYTES})
-            self.endpoint = self._wire.bind(self._pull, endpoint, insecure, "transport.audio")
+            self._pull = self._wire.socket(zmq.PULL, limits if gate is None else {**limits, **gate.options("audio")})
+            self.endpoint = self._wire.bind(self._pull, endpoint, "transport.audio", **access)
         except BaseException:
             self._wire.close()
             raise
         self._stop, self._stopped = sockets.socketpair()
         self._thread = threading.Thread(target=self._serve, name="serstream-audio", daemon=True)
         self._thread.start()
+        if gate is not None:
+            gate.guard("audio", self.endpoint)
 
     @property
     def alive(self) -> bool:
@@ -153,13 +163,15 @@ class Outlet:
         What it is called there.
     format_ : {'s16le', 'f32le'}
         How samples are sent.
+    key, server_key : str or Path, optional
+        For a daemon that has ``transport.curve``: as those of :class:`serstream.Subscriber`.
     context : zmq.Context, optional
         A shared context, for ``inproc``; its owner ends it.
 
     Raises
     ------
     ConfigError
-        If the endpoint is malformed.
+        If the endpoint is malformed, or a key cannot be used.
     TransportError
         If it cannot be connected to.
     """
@@ -170,14 +182,17 @@ class Outlet:
         stream: str,
         format_: WireFormat = "f32le",
         *,
+        key: str | Path | None = None,
+        server_key: str | Path | None = None,
         context: zmq.Context[Any] | None = None,
     ) -> None:
         self.endpoint, self.stream, self._format = endpoint, stream, format_
+        keys = client_keys(key, server_key)
+        limits: dict[int, int | bytes] = {zmq.SNDHWM: QUEUED_PACKETS, zmq.SNDBUF: SOCKET_BYTES, zmq.IMMEDIATE: 1}
         self._wire = Wire(context)
         try:
-            self._push = self._wire.socket(
-                zmq.PUSH, {zmq.SNDHWM: QUEUED_PACKETS, zmq.SNDBUF: SOCKET_BYTES, zmq.IMMEDIATE: 1}
-            )
+            self._push = self._wire.socket(zmq.PUSH, limits if keys is None else {**limits, **keys.options()})
+            self._handshakes = Handshakes(self._wire, self._push, endpoint, keys, "send")
             self._wire.connect(self._push, endpoint)
         except BaseException:
             self._wire.close()
@@ -189,8 +204,20 @@ class Outlet:
         self.run = uuid4()
 
     def ready(self, timeout_s: float) -> bool:
-        """Wait until there is somebody who takes a packet; False if there is not within the timeout."""
-        return bool(self._push.poll(milliseconds(timeout_s), zmq.POLLOUT))
+        """Wait until there is somebody who takes a packet; False if there is not within the timeout.
+
+        Raises
+        ------
+        TransportError
+            If the daemon there refuses this sender.
+        """
+        end_s = monotonic() + timeout_s
+        while not self._push.poll(0, zmq.POLLOUT):
+            self._handshakes.take()
+            if (left_s := end_s - monotonic()) <= 0.0:
+                return False
+            zmq.zmq_poll([(self._push, zmq.POLLOUT), (self._handshakes.monitor, zmq.POLLIN)], milliseconds(left_s))
+        return True
 
     def send(self, first_sample: int, samples: NDArray[np.float32], timeout_s: float) -> bool:
         """Send at most a second of samples at 16 kHz; False if nobody has taken them within the timeout."""

@@ -22,6 +22,7 @@ from serstream.audio import Inlet
 from serstream.config import Config, NetworkSource, StdinSource, load
 from serstream.errors import ConfigError, SerstreamError
 from serstream.events import AnyEvent
+from serstream.gate import Gate
 from serstream.hearing import HEALTH_S, Hearing, Orders, Standing, Wishes
 from serstream.manifest import Model, load_model
 from serstream.pipeline import thresholds
@@ -102,20 +103,24 @@ class Daemon:
         orders = self._orders()
         self.hearings = self._hearings(orders, workers_for(orders, config.workers))
         t = config.transport
-        self.publisher = Publisher(
-            t.events,
-            t.control,
-            session=self.session,
-            handler=self._answer,
-            insecure=t.insecure,
-            replay_s=t.replay_s,
-            replay_mb=t.replay_mb,
-        )
-        try:
+        with contextlib.ExitStack() as opened:
+            self.gate = None if t.curve is None else Gate(t.curve.key, t.curve.clients)
+            if self.gate is not None:
+                opened.callback(self.gate.close)
+            self.publisher = Publisher(
+                t.events,
+                t.control,
+                session=self.session,
+                handler=self._answer,
+                insecure=t.insecure,
+                ipc_mode=t.ipc_mode,
+                gate=self.gate,
+                replay_s=t.replay_s,
+                replay_mb=t.replay_mb,
+            )
+            opened.callback(self.publisher.close)
             self.inlet = self._open_inlet()
-        except BaseException:
-            self.publisher.close()
-            raise
+            opened.pop_all()
 
     def _orders(self) -> Orders:
         c, manifest = self.config, self.model.manifest
@@ -162,7 +167,7 @@ class Daemon:
             for source_id, stream in hearing.streams.items()
             if isinstance(stream.config, NetworkSource) and isinstance(stream.source, Remote)
         }
-        return Inlet(t.audio, inboxes, insecure=t.insecure)
+        return Inlet(t.audio, inboxes, insecure=t.insecure, ipc_mode=t.ipc_mode, gate=self.gate)
 
     def run(self) -> None:
         """Serve until asked to stop or until every source has ended; called from the main thread.
@@ -214,6 +219,8 @@ class Daemon:
             if not hearing.close(max(0.0, until_s - time.monotonic())):
                 _log.error("the analysis did not stop in time; its last events are lost")
         self.publisher.close()
+        if self.gate is not None and not self.publisher.alive:  # or it would wait for the endpoints for ever
+            self.gate.close()
 
     def _errors(self) -> list[Exception]:
         return [hearing.error for hearing in self.hearings if hearing.error is not None]
@@ -244,6 +251,7 @@ class Daemon:
         now_s = time.monotonic()
         late = self._progress.late(now_s) + ([] if self.publisher.alive else ["control"])
         late += [] if self.inlet is None or self.inlet.alive else ["audio"]
+        late += [] if self.gate is None or self.gate.alive else ["gate"]
         if late != self._late:
             self._late = late
             if late:

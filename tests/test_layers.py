@@ -38,7 +38,9 @@ ROWS: list[dict[str, set[str]]] = [
     {"relay": {"msgspec"}},
     {"work": set()},
     # the wire
-    {"endpoints": {"zmq"}, "history": {"msgspec"}},
+    {"endpoints": {"zmq"}, "history": {"msgspec"}, "allowance": set(), "keys": {"zmq"}},
+    {"clients": set(), "handshakes": {"zmq"}},
+    {"gate": {"zmq"}},
     {"transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
     # the daemon
     {"account": {"msgspec"}, "admission": {"msgspec"}},
