@@ -16,7 +16,7 @@ TRIES = 5
 """After so many handshakes that ended without a reason, what answers is asked how it lets clients in."""
 PROBE_S = 0.5
 _VERSION = b"\xff" + bytes(8) + b"\x7f\x03\x01"
-"""What ZMTP 3.1 begins with (https://rfc.zeromq.org/spec/23); the mechanism follows, and the peer says its own first."""
+"""What ZMTP 3.1 begins with (https://rfc.zeromq.org/spec/23); then the peer says its mechanism first."""
 _GREETING_BYTES = 64
 
 
@@ -46,6 +46,7 @@ class Handshakes:
         self._endpoint, self._keys, self._right = endpoint, keys, right
         self._made = False
         self._failures = 0
+        self._mechanism: str | None = None
         self._refusal: str | None = None
 
     def take(self) -> bool:
@@ -68,21 +69,28 @@ class Handshakes:
             else:
                 self._failures += 1
                 if self._failures % TRIES == 0:
-                    self._refusal = self._not_met()
+                    self._look()
         if self._refusal is not None:
             raise TransportError(self._refusal)
         return made
 
     def give_up(self) -> None:
         """Raise :class:`TransportError` if it can be said why no handshake has succeeded."""
-        if self._refusal is None and self._failures and not self._made:
-            self._refusal = self._not_met()
-        if self._refusal is not None:
-            raise TransportError(self._refusal)
+        refusal = self._refusal
+        if refusal is None and self._failures and not self._made:
+            refusal = self._not_met(probe(self._endpoint))
+        if refusal is not None:
+            raise TransportError(refusal)
 
-    def _not_met(self) -> str | None:
-        """Say why handshakes fail; None for a tunnel whose daemon is not there (yet), for one."""
+    def _look(self) -> None:
+        """Find out why handshakes fail; twice, since what answers may have come between the last of them and now."""
         mechanism = probe(self._endpoint)
+        if mechanism == self._mechanism:
+            self._refusal = self._not_met(mechanism)
+        self._mechanism = mechanism
+
+    def _not_met(self, mechanism: str | None) -> str | None:
+        """Say why handshakes fail; None for a tunnel whose daemon is not there (yet), for one."""
         if mechanism is None or (mechanism == "NULL" and self._keys is None):
             return None
         if mechanism != "CURVE" or self._keys is None:
@@ -106,7 +114,7 @@ class Handshakes:
                 f"the daemon at {self._endpoint} lets in whom it knows by key, if it is serstream; "
                 "name yours with --key, or make one: serstream keygen NAME"
             )
-        return f"what answers at {self._endpoint} takes no keys; leave --key out, or name a daemon that has transport.curve"
+        return f"what answers at {self._endpoint} takes no keys; leave --key out, or name a daemon with transport.curve"
 
 
 def probe(endpoint: str) -> str | None:

@@ -119,7 +119,7 @@ def create(name: str, folder: Path) -> Pair:
         if isinstance(error, FileExistsError) and os.path.isdir(folder):
             raise ConfigError(f"{error.filename} exists; name another key, or move that one away") from error
         raise KeyFileError(
-            f"keys cannot be written into {folder}: {error.strerror}; make room or rights there, or name another with --dir"
+            f"keys cannot be written into {folder}: {error.strerror}; make room or rights there, or name --dir"
         ) from error
     return pair
 
@@ -196,9 +196,12 @@ def _locate(value: str | Path, suffix: str) -> Path:
 def _check_closed(path: Path) -> None:
     if (lent := os.environ.get("CREDENTIALS_DIRECTORY")) and path.parent == Path(lent):
         return  # which systemd closes by an access list: the mode shows it as a right of the group
-    with suppress(OSError):
-        if (mode := path.stat().st_mode & 0o777) & 0o077:
-            raise ConfigError(f"{path} can be read by others (mode {mode:04o}); close it: chmod 600 {path}")
+    try:
+        mode = path.stat().st_mode & 0o777
+    except OSError:  # which reading it will say
+        return
+    if mode & 0o077:
+        raise ConfigError(f"{path} can be read by others (mode {mode:04o}); close it: chmod 600 {path}")
 
 
 def _read(path: Path) -> dict[str, bytes]:

@@ -28,7 +28,7 @@ def packaged(name: str) -> Path:
 
 
 def user_folder(variable: str, default: str) -> Path | None:
-    """Return the folder that an environment variable names, or that of this name at home; None for a user without one."""
+    """Return the folder that a variable names, or that of this name at home; None for a user without a home."""
     home = os.path.expanduser("~")  # stays so for a user without one
     folder = os.environ.get(variable) or ("" if home == "~" else f"{home}/{default}")
     return Path(folder) if folder else None

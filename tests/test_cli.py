@@ -35,7 +35,16 @@ ANALYSIS_FIELDS = {"file", "duration_s", "label", "probability", "posterior", "v
 COMMANDS = {
     "run": ["--config", "--source", "ID|mic|demo|-|FILE", "--stdin-format", "--rate", "--channels"],
     "listen": ["--connect", "--control", "--source", "--key NAME|FILE", "--server-key", "--json"],
-    "send": ["ID|mic|demo|-|FILE", "--to", "--stream", "--format {f32le,s16le}", "--rate", "--config", "--key NAME|FILE", "--server-key", "--json"],
+    "send": [
+        "ID|mic|demo|-|FILE",
+        "--to",
+        "--stream",
+        "--format {f32le,s16le}",
+        "--rate",
+        "--config",
+        "--key",
+        "--json",
+    ],
     "analyze": ["FILE", "--format {table,json,csv}", "--steps", "--config", "--profile NAME|PATH"],
     "enroll": ["NAME", "--source", "ID|mic|FILE", "--seconds", "--config", "--json"],
     "devices": ["--json", "--config"],

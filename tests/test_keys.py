@@ -65,7 +65,7 @@ def test_a_key_is_never_overwritten_and_nothing_is_left_behind(folder, suffix):
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "keys"):
-        with pytest.raises(KeyFileError, match="keys cannot be written into .*; make room or rights there"):
+        with pytest.raises(KeyFileError, match=r"keys cannot be written into .*; make room or rights there"):
             create("laptop", folder)
 
 
