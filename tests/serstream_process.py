@@ -16,6 +16,8 @@ from typing import IO, Any
 from serstream import Emotion, Health, Lost, Subscriber, request
 
 LIMIT_S = 30.0
+PROMPT_S = 5.0
+"""What is over in a second on an idle machine is so within this on any; only what hangs is not."""
 COMMAND = [sys.executable, "-m", "serstream"]
 KEEPS_ON = {"kind": "synthetic", "signal": "silence"}
 """A source that never ends, beside one whose events are to be asked for afterwards."""
