@@ -7,7 +7,7 @@ import socket as sockets
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from serstream.allowance import Allowance
 from serstream.config import SAMPLE_RATE
 from serstream.endpoints import Wire, milliseconds
 from serstream.errors import PacketError
@@ -28,6 +29,10 @@ QUEUED_PACKETS = 100
 """Packets that wait in a sender for the network."""
 SOCKET_BYTES = 131_072
 """Sound that waits in the kernel, on either side: more would only be heard too late."""
+PACKETS_PER_S, PACKETS_AT_ONCE = 200.0, 2000
+"""What a sender, a key if there are any, may send of a stream in the long run, and when it was quiet before."""
+REST_S = 0.001
+"""After a packet too many the inlet rests: whoever sends too many waits for room, and all others have their turn."""
 LOG_S = 10.0
 """What is refused of one stream is logged at most so often."""
 _CLOSE_LIMIT_S = 0.5
@@ -56,6 +61,8 @@ class Inlet:
     ----------
     packets, refused : int
         Packets that were taken, and that were not.
+    too_fast : int
+        Packets of both kinds that came faster than one sender may.
 
     Raises
     ------
@@ -75,7 +82,8 @@ class Inlet:
         gate: Gate | None = None,
         context: zmq.Context[Any] | None = None,
     ) -> None:
-        self.packets = self.refused = 0
+        self.packets = self.refused = self.too_fast = 0
+        self._allowance, self._has_keys = Allowance(PACKETS_PER_S, PACKETS_AT_ONCE), gate is not None
         self._inboxes = dict(inboxes)
         self._quiet_until_s: dict[str | None, float] = {}
         self._wire = Wire(context if gate is None else gate.context)
@@ -100,7 +108,8 @@ class Inlet:
 
     def status(self) -> dict[str, str | int]:
         """Return what a daemon answers of it."""
-        return {"endpoint": self.endpoint, "packets": self.packets, "refused": self.refused}
+        counters = {"packets": self.packets, "refused": self.refused, "too_fast": self.too_fast}
+        return {"endpoint": self.endpoint, **counters}
 
     def close(self) -> None:
         """Take no more, and close the endpoint; calling it again does nothing."""
@@ -118,12 +127,14 @@ class Inlet:
         while self._stopped.fileno() not in dict(poller.poll()):
             for _ in range(_BATCH):
                 try:
-                    parts = self._pull.recv_multipart(zmq.NOBLOCK)
+                    frames = self._pull.recv_multipart(zmq.NOBLOCK, copy=False)
                 except zmq.Again:
                     break
-                self._take(parts)
+                stream = self._take([frame.bytes for frame in frames])
+                self._slow_down(str(frames[0].get("User-Id")) if self._has_keys else None, stream)
 
-    def _take(self, parts: list[bytes]) -> None:
+    def _take(self, parts: list[bytes]) -> str | None:
+        """Take a packet or refuse it; return its stream, None for one that is not known."""
         stream = None
         try:
             packet = decode(parts)
@@ -135,6 +146,12 @@ class Inlet:
             self._tell(stream, error)
         else:
             self.packets += 1
+        return stream
+
+    def _slow_down(self, user: str | None, stream: str | None) -> None:
+        if not self._allowance.take((user, stream), monotonic()):
+            self.too_fast += 1
+            sleep(REST_S)
 
     def _inbox(self, packet: Packet) -> Inbox:
         try:

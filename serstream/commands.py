@@ -304,7 +304,8 @@ def status(args: argparse.Namespace) -> int:
     for key in ("version", "session", "pid", "uptime_s", "config", "events", "control"):
         print(f"{key:>10}  {found[key]}")
     if audio := found.get("audio"):
-        print(f"{'audio':>10}  {audio['endpoint']}: packets {audio['packets']}, refused {audio['refused']}")
+        counted = ", ".join(f"{k.replace('_', ' ')} {audio[k]}" for k in ("packets", "refused", "too_fast"))
+        print(f"{'audio':>10}  {audio['endpoint']}: {counted}")
     model = found["model"]
     print(f"{'model':>10}  {model['name']} ({model['runtime']}, sha256 {model['sha256'][:12]}...)")
     for source_id, source in found["sources"].items():

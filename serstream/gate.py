@@ -6,7 +6,7 @@ import logging
 import os
 import socket as sockets
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Any
 
@@ -157,7 +157,11 @@ class Gate:
 def cut(endpoint: str) -> None:
     """End all connections that were made to an endpoint of this process; the endpoint stays."""
     for number in os.listdir("/proc/self/fd"):
-        with suppress(OSError), sockets.socket(fileno=os.dup(int(number))) as connection:
+        with suppress(OSError), ExitStack() as opened:
+            copy = os.dup(int(number))
+            opened.callback(os.close, copy)  # which a failing socket() leaves open
+            connection = sockets.socket(fileno=copy)
+            opened.callback(connection.detach)
             connection.getpeername()  # or it is the one that listens
             if _is_at(endpoint, connection.getsockname()):
                 connection.shutdown(sockets.SHUT_RDWR)
@@ -166,5 +170,5 @@ def cut(endpoint: str) -> None:
 def _is_at(endpoint: str, address: Any) -> bool:
     scheme, _, place = endpoint.partition("://")
     if scheme == "ipc":
-        return bool(address == place)
+        return bool(address == (b"\0" + place[1:].encode() if place.startswith("@") else place))
     return isinstance(address, tuple) and address[1] == int(place.rpartition(":")[2])

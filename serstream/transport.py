@@ -33,6 +33,7 @@ EVENTS_ENDPOINT = "tcp://127.0.0.1:5755"
 CONTROL_ENDPOINT = "tcp://127.0.0.1:5756"
 AUDIO_ENDPOINT = "tcp://127.0.0.1:5757"
 MAX_REQUEST_BYTES = 65_536
+MAX_SUBSCRIPTION_BYTES = 1024
 QUEUED_EVENTS = 10_000
 """Events that wait for a slow subscriber before it loses some."""
 QUEUED_ANSWERS = 100
@@ -106,7 +107,9 @@ class Publisher:
         limits: dict[int, int | bytes] = {zmq.MAXMSGSIZE: MAX_REQUEST_BYTES, zmq.SNDHWM: QUEUED_ANSWERS}
         try:
             self._router = self._socket(zmq.ROUTER, "control", limits)
-            self._pub = self._socket(zmq.PUB, "events", {zmq.SNDHWM: QUEUED_EVENTS})
+            self._pub = self._socket(
+                zmq.PUB, "events", {zmq.MAXMSGSIZE: MAX_SUBSCRIPTION_BYTES, zmq.SNDHWM: QUEUED_EVENTS}
+            )
             access: dict[str, Any] = {"insecure": insecure or gate is not None, "ipc_mode": ipc_mode}
             self.control_endpoint = self._wire.bind(self._router, control, "transport.control", **access)
             self.events_endpoint = self._wire.bind(self._pub, events, "transport.events", **access)

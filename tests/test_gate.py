@@ -1,5 +1,6 @@
 """Who is let in: real sockets with real keys, between threads and processes."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from serstream.audio import Inlet, Outlet
 from serstream.endpoints import Wire
 from serstream.errors import ConfigError, TransportError
 from serstream.events import Gap
-from serstream.gate import Gate
+from serstream.gate import Gate, cut
 from serstream.handshakes import TRIES, probe
 from serstream.inbox import Inbox
 from serstream.keys import client_keys, create
@@ -258,6 +259,40 @@ def test_a_sender_that_is_removed_is_cut_off(inlet, outlet, keys):
     await_true(refused)
 
 
+@pytest.mark.parametrize("kind", ["tcp", "tcp6", "ipc", "abstract"])
+def test_a_cut_ends_the_connections_of_one_endpoint_alone_and_leaves_nothing_open(kind, opened, tmp_path):
+    """Twice at the same kind of place: the first endpoint is cut, the second not."""
+
+    def listen(name):
+        if kind.startswith("tcp"):
+            host, family = ("127.0.0.1", socket.AF_INET) if kind == "tcp" else ("::1", socket.AF_INET6)
+            server = opened(socket.create_server((host, 0), family=family))
+            return server, f"tcp://{host if kind == 'tcp' else f'[{host}]'}:{server.getsockname()[1]}"
+        path = str(tmp_path / name)
+        server = opened(socket.socket(socket.AF_UNIX))
+        server.bind(path if kind == "ipc" else f"\0{path}")
+        server.listen()
+        return server, f"ipc://{path}" if kind == "ipc" else f"ipc://@{path}"
+
+    def dial(server):
+        client = opened(socket.socket(server.family))
+        client.settimeout(LIMIT_S)
+        client.connect(server.getsockname())
+        opened(server.accept()[0])
+        return client
+
+    (server, endpoint), (other, _) = listen("a"), listen("b")
+    client, stays = dial(server), dial(other)
+    before = os.listdir("/proc/self/fd")
+    cut(endpoint)
+    assert os.listdir("/proc/self/fd") == before
+    assert client.recv(1) == b""
+    stays.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        stays.recv(1)
+    dial(server)
+
+
 # --- a client that asks too much ------------------------------------------------------------------------
 
 FLOOD = """
@@ -353,6 +388,16 @@ def test_a_daemon_without_its_key_or_its_list_ends_with_a_sentence(tmp_path, mon
         Gate("serstream", "clients")
     with pytest.raises(ConfigError, match="cannot be read: No such file or directory; make it: touch"):
         Gate("serstream", f"{tmp_path}/list")
+
+
+def test_keys_open_every_address(gate, keys, opened):
+    daemon = opened(Publisher("tcp://0.0.0.0:0", "tcp://*:0", session="s", gate=gate))
+    opened(Inlet("tcp://0.0.0.0:0", {}, gate=gate))
+    publish(daemon)
+    ends = [f"tcp://127.0.0.1:{end.rpartition(':')[2]}" for end in (daemon.events_endpoint, daemon.control_endpoint)]
+    assert opened(Subscriber(*ends, key="listen")).receive(LIMIT_S).seq == 1
+    with pytest.raises(TransportError, match="name yours with --key"):
+        request(ends[1], "status", LIMIT_S)
 
 
 # --- files of ipc endpoints -----------------------------------------------------------------------------
