@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from serstream.errors import ConfigError, ProfileError
-from serstream.events import SOURCE_ID
+from serstream.events import SOURCE_ID, UNREADABLE
 from serstream.features import FrontEnd
 from serstream.resources import user_folder
 
@@ -88,7 +88,7 @@ def find(value: str, front_end: FrontEnd) -> Profile:
         raise ConfigError(
             f"profile {path} cannot be read: {error.strerror}; make it readable to the user that runs serstream"
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"{path} is not a profile of {PROFILE_SCHEMA}: {error}; enroll again: serstream enroll NAME"
         ) from error

@@ -21,7 +21,17 @@ import zmq
 from serstream.allowance import Allowance
 from serstream.endpoints import Wire, milliseconds, poll_async, take
 from serstream.errors import ConfigError, SerstreamError, TransportError
-from serstream.events import EVENT_TYPES, SOURCE_ID, TOPIC_PREFIX, AnyEvent, Health, decode, decode_json, encode
+from serstream.events import (
+    EVENT_TYPES,
+    SOURCE_ID,
+    TOPIC_PREFIX,
+    UNREADABLE,
+    AnyEvent,
+    Health,
+    decode,
+    decode_json,
+    encode,
+)
 from serstream.gate import LISTENS, Gate
 from serstream.handshakes import Handshakes
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Lost, Request
@@ -204,7 +214,7 @@ class Publisher:
             return _encode({"id": asked_id, "ok": True, "more": more, "result": result})
         except SerstreamError as error:
             sentence = str(error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             sentence = f'{body[:60]!r} is no request ({error}); send one object such as {{"request": "status"}}'
         except Exception as error:
             _log.exception("a request failed")
@@ -386,7 +396,7 @@ class Subscriber:
         return self._follower.asking is None and self._hear(now_s)
 
     def _read_answer(self, now_s: float) -> None:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with suppress(*UNREADABLE):
             answer = msgspec.json.decode(take(self._control) or b"", type=Answer)
             self._follower.answer(answer, now_s)
 
@@ -467,7 +477,7 @@ def request(
                 )
             zmq.zmq_poll([(dealer, zmq.POLLIN), (handshakes.monitor, zmq.POLLIN)], milliseconds(left_s))
         answer = msgspec.json.decode(dealer.recv_multipart()[-1], type=Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise TransportError(
             f"what answers at {control_endpoint} is no serstream daemon; name its control endpoint"
         ) from error
@@ -484,7 +494,7 @@ def _error(asked_id: int | str | None, sentence: str) -> bytes:
 
 def _too_many(body: bytes) -> bytes:
     asked_id = None
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    with suppress(*UNREADABLE):
         asked_id = msgspec.json.decode(body, type=_Identified).id
     return _error(
         asked_id, f"too many requests: a client may ask {REQUESTS_PER_S:g} times a second; wait a second and ask again"
