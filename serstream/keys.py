@@ -85,7 +85,7 @@ def find(name: str) -> Path:
     if found := next((path for path in places if os.path.exists(path)), None):
         return found
     raise ConfigError(
-        f"there is no {name} in {' nor '.join(str(path.parent) for path in places)}; put it into one of them"
+        f"there is no file {name} in {' nor '.join(str(path.parent) for path in places)}; put it into one of them"
     )
 
 

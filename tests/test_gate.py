@@ -381,10 +381,10 @@ def test_two_commands_and_a_line_let_a_laptop_listen(tmp_path, monkeypatch):
 
 def test_a_daemon_without_its_key_or_its_list_ends_with_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"there is no serstream\.key_secret in"):
+    with pytest.raises(ConfigError, match=r"there is no file serstream\.key_secret in"):
         Gate("serstream", "clients")
     create("serstream", tmp_path / "serstream" / "keys")
-    with pytest.raises(ConfigError, match="there is no clients in"):
+    with pytest.raises(ConfigError, match="there is no file clients in"):
         Gate("serstream", "clients")
     with pytest.raises(ConfigError, match="cannot be read: No such file or directory; make it: touch"):
         Gate("serstream", f"{tmp_path}/list")

@@ -105,7 +105,7 @@ def test_no_bytes_in_a_key_file_lead_to_anything_but_a_sentence(tmp_path_factory
 
 
 def test_a_key_that_is_not_there_is_said_with_where_it_was_looked_for(folder):
-    with pytest.raises(ConfigError, match=rf"there is no laptop\.key_secret in {folder} nor /etc/serstream/keys"):
+    with pytest.raises(ConfigError, match=rf"there is no file laptop\.key_secret in {folder} nor /etc/serstream/keys"):
         read_pair("laptop")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         read_pair("./laptop.key_secret")
