@@ -9,12 +9,15 @@ from serstream.errors import ConfigError
 
 
 def check_bind(endpoint: str, where: str, *, insecure: bool, inproc: bool = False) -> None:
-    """Raise :class:`ConfigError` unless an endpoint may be bound; ``where`` begins the sentence."""
+    """Raise :class:`ConfigError` unless an endpoint may be bound; ``where`` begins the sentence.
+
+    ``insecure`` allows addresses other than loopback: what is served there is encrypted, or the user wants it so.
+    """
     host = _host(endpoint, where, r"\d+|\*", inproc=inproc)
     if host and not insecure and not _is_loopback(host):
         raise ConfigError(
             f"{where} {endpoint!r}, which would be open to other machines, unencrypted; bind 127.0.0.1 or an "
-            "ipc:// path, or set transport.insecure to true"
+            "ipc:// path, give keys with transport.curve, or set transport.insecure to true"
         )
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,16 +17,24 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from serstream.allowance import Allowance
 from serstream.config import SAMPLE_RATE
 from serstream.endpoints import Wire, milliseconds
 from serstream.errors import PacketError
+from serstream.gate import Gate
+from serstream.handshakes import Handshakes
 from serstream.inbox import Inbox, now_s
+from serstream.keys import client_keys
 from serstream.packets import MAX_PART_BYTES, SCHEMA, Header, Packet, WireFormat, decode, encode
 
 QUEUED_PACKETS = 100
 """Packets that wait in a sender for the network."""
 SOCKET_BYTES = 131_072
 """Sound that waits in the kernel, on either side: more would only be heard too late."""
+PACKETS_PER_S, PACKETS_AT_ONCE = 200.0, 2000
+"""What a sender, a key if there are any, may send of a stream in the long run, and when it was quiet before."""
+REST_S = 0.001
+"""After a packet too many the inlet rests: whoever sends too many waits for room, and all others have their turn."""
 LOG_S = 10.0
 """What is refused of one stream is logged at most so often."""
 _CLOSE_LIMIT_S = 0.5
@@ -54,8 +63,8 @@ class Inlet:
         To bind, as those of :class:`serstream.transport.Publisher`; :attr:`endpoint` says what was bound.
     inboxes : mapping of str to Inbox
         By the name of the stream.
-    insecure : bool
-        Allow TCP addresses other than loopback.
+    insecure, ipc_mode, gate
+        As those of the publisher.
     context : zmq.Context, optional
         A shared context, for ``inproc``; its owner ends it.
 
@@ -63,6 +72,8 @@ class Inlet:
     ----------
     packets, refused : int
         Packets that were taken, and that were not.
+    too_fast : int
+        Packets of both kinds that came faster than one sender may.
 
     Raises
     ------
@@ -78,21 +89,28 @@ class Inlet:
         inboxes: Mapping[str, Inbox],
         *,
         insecure: bool = False,
+        ipc_mode: str = "owner",
+        gate: Gate | None = None,
         context: zmq.Context[Any] | None = None,
     ) -> None:
-        self.packets = self.refused = 0
+        self.packets = self.refused = self.too_fast = 0
+        self._allowance, self._has_keys = Allowance(PACKETS_PER_S, PACKETS_AT_ONCE), gate is not None
         self._inboxes = dict(inboxes)
         self._quiet_until_s: dict[str | None, float] = {}
-        self._wire = Wire(context)
+        self._wire = Wire(context if gate is None else gate.context)
+        limits: dict[int, int | bytes] = {zmq.RCVBUF: SOCKET_BYTES, zmq.MAXMSGSIZE: MAX_PART_BYTES}
+        access: dict[str, Any] = {"insecure": insecure or gate is not None, "ipc_mode": ipc_mode}
         try:
-            self._pull = self._wire.socket(zmq.PULL, {zmq.RCVBUF: SOCKET_BYTES, zmq.MAXMSGSIZE: MAX_PART_BYTES})
-            self.endpoint = self._wire.bind(self._pull, endpoint, insecure, "transport.audio")
+            self._pull = self._wire.socket(zmq.PULL, limits if gate is None else {**limits, **gate.options("audio")})
+            self.endpoint = self._wire.bind(self._pull, endpoint, "transport.audio", **access)
         except BaseException:
             self._wire.close()
             raise
         self._stop, self._stopped = sockets.socketpair()
         self._thread = threading.Thread(target=self._serve, name="serstream-audio", daemon=True)
         self._thread.start()
+        if gate is not None:
+            gate.guard("audio", self.endpoint)
 
     @property
     def alive(self) -> bool:
@@ -101,7 +119,8 @@ class Inlet:
 
     def status(self) -> dict[str, str | int]:
         """Return what a daemon answers of it."""
-        return {"endpoint": self.endpoint, "packets": self.packets, "refused": self.refused}
+        counters = {"packets": self.packets, "refused": self.refused, "too_fast": self.too_fast}
+        return {"endpoint": self.endpoint, **counters}
 
     def close(self) -> None:
         """Take no more, and close the endpoint; calling it again does nothing."""
@@ -119,13 +138,15 @@ class Inlet:
         while self._stopped.fileno() not in dict(poller.poll()):
             for _ in range(_BATCH):
                 try:
-                    parts = self._pull.recv_multipart(zmq.NOBLOCK)
+                    frames = self._pull.recv_multipart(zmq.NOBLOCK, copy=False)
                 except zmq.Again:
                     break
-                self._take(parts)
+                stream = self._take([frame.bytes for frame in frames])
+                self._slow_down(str(frames[0].get("User-Id")) if self._has_keys else None, stream)
             time.sleep(GATHER_S)
 
-    def _take(self, parts: list[bytes]) -> None:
+    def _take(self, parts: list[bytes]) -> str | None:
+        """Take a packet or refuse it; return its stream, None for one that is not known."""
         stream = None
         try:
             packet = decode(parts)
@@ -137,6 +158,12 @@ class Inlet:
             self._tell(stream, error)
         else:
             self.packets += 1
+        return stream
+
+    def _slow_down(self, user: str | None, stream: str | None) -> None:
+        if not self._allowance.take((user, stream), time.monotonic()):
+            self.too_fast += 1
+            time.sleep(REST_S)
 
     def _inbox(self, packet: Packet) -> Inbox:
         try:
@@ -165,13 +192,15 @@ class Outlet:
         What it is called there.
     format_ : {'s16le', 'f32le'}
         How samples are sent.
+    key, server_key : str or Path, optional
+        For a daemon that has ``transport.curve``: as those of :class:`serstream.Subscriber`.
     context : zmq.Context, optional
         A shared context, for ``inproc``; its owner ends it.
 
     Raises
     ------
     ConfigError
-        If the endpoint is malformed.
+        If the endpoint is malformed, or a key cannot be used.
     TransportError
         If it cannot be connected to.
     """
@@ -182,14 +211,17 @@ class Outlet:
         stream: str,
         format_: WireFormat = "f32le",
         *,
+        key: str | Path | None = None,
+        server_key: str | Path | None = None,
         context: zmq.Context[Any] | None = None,
     ) -> None:
         self.endpoint, self.stream, self._format = endpoint, stream, format_
+        keys = client_keys(key, server_key)
+        limits: dict[int, int | bytes] = {zmq.SNDHWM: QUEUED_PACKETS, zmq.SNDBUF: SOCKET_BYTES, zmq.IMMEDIATE: 1}
         self._wire = Wire(context)
         try:
-            self._push = self._wire.socket(
-                zmq.PUSH, {zmq.SNDHWM: QUEUED_PACKETS, zmq.SNDBUF: SOCKET_BYTES, zmq.IMMEDIATE: 1}
-            )
+            self._push = self._wire.socket(zmq.PUSH, limits if keys is None else {**limits, **keys.options()})
+            self._handshakes = Handshakes(self._wire, self._push, endpoint, keys, "send")
             self._wire.connect(self._push, endpoint)
         except BaseException:
             self._wire.close()
@@ -201,8 +233,20 @@ class Outlet:
         self.run = uuid4()
 
     def ready(self, timeout_s: float) -> bool:
-        """Wait until there is somebody who takes a packet; False if there is not within the timeout."""
-        return bool(self._push.poll(milliseconds(timeout_s), zmq.POLLOUT))
+        """Wait until there is somebody who takes a packet; False if there is not within the timeout.
+
+        Raises
+        ------
+        TransportError
+            If the daemon there refuses this sender.
+        """
+        end_s = time.monotonic() + timeout_s
+        while not self._push.poll(0, zmq.POLLOUT):
+            self._handshakes.take()
+            if (left_s := end_s - time.monotonic()) <= 0.0:
+                return False
+            zmq.zmq_poll([(self._push, zmq.POLLOUT), (self._handshakes.monitor, zmq.POLLIN)], milliseconds(left_s))
+        return True
 
     def send(self, first_sample: int, samples: NDArray[np.float32], timeout_s: float) -> bool:
         """Send at most a second of samples at 16 kHz; False if nobody has taken them within the timeout."""

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
 import time
 from typing import IO, Any
 
@@ -99,7 +98,8 @@ class CaptureProcess:
         self.ring = SampleRing.create(int(ring_s * SAMPLE_RATE), SAMPLE_RATE, keep=int(KEEP_S * SAMPLE_RATE))
         self._wake_fd, poke_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._abandoned = False
-        self._noise: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        noise = os.memfd_create("serstream-notes")
+        self._noise: IO[bytes] = open(noise, "w+b")  # noqa: SIM115 - lives as long as the process
         wanted = Wanted(self.ring.fd, poke_fd, config.device, config.sample_rate, config.channels, config.block_s)
         try:
             self._process = subprocess.Popen(

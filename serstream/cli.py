@@ -39,9 +39,11 @@ def parser() -> argparse.ArgumentParser:
     ):
         p = commands.add_parser(name, help=text)
         p.add_argument("--control", default=CONTROL_ENDPOINT, metavar="URL", help="control endpoint (%(default)s)")
+        _add_keys(p)
         p.add_argument("--json", action="store_true", help="print one JSON object")
         if name in {"mute", "unmute"}:
             p.add_argument("--source", metavar="ID", help="one source instead of all")
+    _add_keygen(commands)
     _add_service(commands)
     _add_bench(commands)
     return top
@@ -49,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_config(p: argparse.ArgumentParser) -> None:
     p.add_argument("--config", type=Path, metavar="FILE", help="configuration instead of the one that would be found")
+
+
+def _add_keys(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--key", metavar="NAME|FILE", help="your secret key, for a daemon that asks for one")
+    p.add_argument("--server-key", metavar="NAME|FILE", help="the public key of that daemon (serstream)")
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -78,13 +85,12 @@ def _add_listen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument("--connect", default=EVENTS_ENDPOINT, metavar="URL", help="events endpoint (%(default)s)")
     p.add_argument("--control", default=CONTROL_ENDPOINT, metavar="URL", help="control endpoint (%(default)s)")
     p.add_argument("--source", metavar="ID", help="one source instead of all")
+    _add_keys(p)
     p.add_argument("--json", action="store_true", help="print every event as a line of JSON")
 
 
 def _add_send(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    p = commands.add_parser(
-        "send", help="send sound, unencrypted, to a daemon elsewhere that has a network source for it"
-    )
+    p = commands.add_parser("send", help="send sound to a daemon elsewhere that has a network source for it")
     _add_config(p)
     p.add_argument(
         "source",
@@ -104,6 +110,7 @@ def _add_send(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         default="f32le",
         help="samples on the wire, exact or half as large (%(default)s)",
     )
+    _add_keys(p)
     _add_stdin(p)
     p.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
@@ -150,6 +157,13 @@ def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     p.add_argument(
         "--seconds", type=float, default=30.0, metavar="S", help="seconds of speech, 10 to 300 (%(default)g)"
     )
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_keygen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser("keygen", help="make a key pair, for a daemon or a client")
+    p.add_argument("name", nargs="?", default="serstream", metavar="NAME", help="name of the pair (%(default)s)")
+    p.add_argument("--dir", type=Path, metavar="FOLDER", help="where to (keys, in your folder of configurations)")
     p.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -137,7 +137,8 @@ def _run_with_view(daemon: Daemon) -> None:
     publisher = daemon.publisher
 
     def draw() -> None:
-        with Subscriber(publisher.events_endpoint, publisher.control_endpoint) as subscriber:
+        key = None if daemon.gate is None else daemon.gate.guest
+        with Subscriber(publisher.events_endpoint, publisher.control_endpoint, key=key) as subscriber:
 
             def receive(timeout_s: float) -> AnyEvent | Lost | None:
                 if ended.is_set():
@@ -166,7 +167,7 @@ def listen(args: argparse.Namespace) -> int:
     from serstream.view import ViewState, print_json, print_lines, run_view
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is given back, as after Ctrl-C
-    with Subscriber(args.connect, args.control, source=args.source) as subscriber:
+    with Subscriber(args.connect, args.control, source=args.source, **_keys(args)) as subscriber:
         if args.json:
             print_json(subscriber.receive, sys.stdout)
         elif sys.stdout.isatty():
@@ -179,6 +180,10 @@ def listen(args: argparse.Namespace) -> int:
         else:
             print_lines(subscriber.receive, sys.stdout)
     return 0
+
+
+def _keys(args: argparse.Namespace) -> dict[str, Any]:
+    return {"key": args.key, "server_key": args.server_key}
 
 
 def send(args: argparse.Namespace) -> int:
@@ -196,7 +201,7 @@ def send(args: argparse.Namespace) -> int:
     from serstream.sending import Sending
     from serstream.sources import make
 
-    outlet = Outlet(args.to, stream, args.format)
+    outlet = Outlet(args.to, stream, args.format, **_keys(args))
     _ready_sources(config, terminal=sys.stdout.isatty(), chosen=args.source)
     sending = Sending(make(chosen), outlet, live=isinstance(chosen, MicrophoneSource))
     sending.run()
@@ -331,14 +336,15 @@ def doctor(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     """Show how a running daemon is."""
-    found = request(args.control, "status")
+    found = request(args.control, "status", **_keys(args))
     if args.json:
         print(json.dumps(found))
         return 0
     for key in ("version", "session", "pid", "uptime_s", "config", "events", "control"):
         print(f"{key:>10}  {found[key]}")
     if audio := found.get("audio"):
-        print(f"{'audio':>10}  {audio['endpoint']}: packets {audio['packets']}, refused {audio['refused']}")
+        counted = ", ".join(f"{k.replace('_', ' ')} {audio[k]}" for k in ("packets", "refused", "too_fast"))
+        print(f"{'audio':>10}  {audio['endpoint']}: {counted}")
     if kept := found.get("journal"):
         trouble = f", {kept['trouble']}" if kept["degraded"] else ""
         counted = ", ".join(f"{key} {kept[key]}" for key in ("written", "waiting", "dropped"))
@@ -362,20 +368,36 @@ def unmute(args: argparse.Namespace) -> int:
 
 
 def _ask(args: argparse.Namespace, word: str, **fields: Any) -> int:
-    outcome = request(args.control, args.command, **{k: v for k, v in fields.items() if v is not None})
+    fields = {k: v for k, v in fields.items() if v is not None}
+    outcome = request(args.control, args.command, **fields, **_keys(args))
     print(json.dumps(outcome) if args.json else f"{word}: {', '.join(outcome)}")
     return 0
 
 
 def reload(args: argparse.Namespace) -> int:
     """Make a running daemon read its configuration again."""
-    outcome = request(args.control, "reload")
+    outcome = request(args.control, "reload", **_keys(args))
     if args.json:
         print(json.dumps(outcome))
         return 0
     print(f"applied: {', '.join(outcome['applied']) or 'nothing changed that can be applied live'}")
     if outcome["needs_restart"]:
         print(f"changed, but needs a restart: {', '.join(outcome['needs_restart'])}")
+    return 0
+
+
+def keygen(args: argparse.Namespace) -> int:
+    """Make a key pair, and say what it is good for."""
+    from serstream import keys
+
+    folder = keys.own_folder() if args.dir is None else args.dir
+    pair = keys.create(args.name, folder)
+    secret, public = (folder / f"{args.name}{suffix}" for suffix in (keys.SECRET, keys.PUBLIC))
+    if args.json:
+        print(json.dumps({"secret": str(secret), "public": str(public), "key": pair.public.decode()}))
+        return 0
+    print(f"a daemon: transport.curve of its configuration has key: {secret}, and its clients get a copy of {public}")
+    print(f"a client: --key {secret}, and the daemon's list of clients gets the line: {pair.client_line('listen')}")
     return 0
 
 

@@ -19,7 +19,7 @@ from serstream.addresses import check_bind
 from serstream.errors import ConfigError
 from serstream.events import LABELS, SOURCE_ID
 from serstream.events import SAMPLE_RATE as SAMPLE_RATE  # noqa: PLC0414 - had from here by all but subscribers
-from serstream.resources import packaged
+from serstream.resources import packaged, user_folder
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 DeviceRate = Annotated[int, Meta(ge=4_000, le=384_000)]
@@ -121,16 +121,29 @@ class DecisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priors: dict[str, Weight] | None = None
 
 
+class CurveConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Encryption, and who may come in.
+
+    ``key`` is the name, or the path, of the daemon's secret key; ``clients`` that of the list of the keys it lets in.
+    """
+
+    key: str = "serstream"
+    clients: str = "clients"
+
+
 class TransportConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where events, requests and sound travel, and how many events are kept for replay.
 
-    ``audio`` is where the sound of network sources comes in; None leaves it closed.
+    ``audio`` is where the sound of network sources comes in; None leaves it closed. ``ipc_mode`` says who may connect
+    to ``ipc://`` paths. ``curve`` is None for endpoints without encryption.
     """
 
     events: str = "tcp://127.0.0.1:5755"
     control: str = "tcp://127.0.0.1:5756"
     audio: str | None = None
     insecure: bool = False
+    ipc_mode: Literal["owner", "group"] = "owner"
+    curve: CurveConfig | None = None
     replay_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 600.0
     replay_mb: Annotated[float, Meta(gt=0.0, le=4096.0)] = 64.0
 
@@ -171,10 +184,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def candidates() -> list[Path]:
     """Return where a configuration is looked for when none is named, in this order."""
-    home = os.path.expanduser("~")  # stays so for a user without one
-    folder = os.environ.get("XDG_CONFIG_HOME") or ("" if home == "~" else f"{home}/.config")
-    users = [Path(folder, "serstream", "config.yaml")] if folder else []
-    return [*users, Path("/etc/serstream/config.yaml")]
+    folder = user_folder("XDG_CONFIG_HOME", ".config")
+    return [*([folder / "serstream" / "config.yaml"] if folder else []), Path("/etc/serstream/config.yaml")]
 
 
 def load(path: Path | None = None) -> tuple[Config, Path]:
@@ -230,7 +241,11 @@ def _check(config: Config, name: str) -> None:
         raise ConfigError(f"{name}: sources {', '.join(pipes)} share one standard input; keep one of them")
     for key in ("events", "control", "audio"):
         if (endpoint := getattr(config.transport, key)) is not None:
-            check_bind(endpoint, f"{name}: transport.{key} is", insecure=config.transport.insecure)
+            check_bind(
+                endpoint,
+                f"{name}: transport.{key} is",
+                insecure=config.transport.insecure or config.transport.curve is not None,
+            )
     _check_streams(config, name)
     _check_decision(config, name)
 

@@ -22,6 +22,7 @@ from serstream.audio import Inlet, allow_connections
 from serstream.config import Config, NetworkSource, load
 from serstream.errors import ConfigError, SerstreamError
 from serstream.events import AnyEvent, Health
+from serstream.gate import Gate
 from serstream.hearing import HEALTH_S, Hearing, Orders, Standing, Wishes
 from serstream.journal import Journal
 from serstream.manifest import Model, load_model
@@ -101,34 +102,29 @@ class Daemon:
         self._turn = 0
         orders = self._orders()
         self.hearings = self._hearings(orders, workers_for(orders, config.workers))
-        self.publisher, self.journal = self._open_publisher()
-        try:
-            self.inlet = self._open_inlet()
-        except BaseException:
-            self.publisher.close()
+        t = config.transport
+        with contextlib.ExitStack() as opened:
+            self.gate = None if t.curve is None else Gate(t.curve.key, t.curve.clients)
+            if self.gate is not None:
+                opened.callback(self.gate.close)
+            self.journal = None if config.journal is None else Journal(config.journal, self.session)
             if self.journal is not None:
-                self.journal.close()
-            raise
-
-    def _open_publisher(self) -> tuple[Publisher, Journal | None]:
-        t = self.config.transport
-        journal = None if self.config.journal is None else Journal(self.config.journal, self.session)
-        try:
-            publisher = Publisher(
+                opened.callback(self.journal.close)
+            self.publisher = Publisher(
                 t.events,
                 t.control,
                 session=self.session,
                 handler=self._answer,
                 insecure=t.insecure,
+                ipc_mode=t.ipc_mode,
+                gate=self.gate,
                 replay_s=t.replay_s,
                 replay_mb=t.replay_mb,
-                recorder=journal,
+                recorder=self.journal,
             )
-        except BaseException:
-            if journal is not None:
-                journal.close()
-            raise
-        return publisher, journal
+            opened.callback(self.publisher.close)
+            self.inlet = self._open_inlet()
+            opened.pop_all()
 
     def _orders(self) -> Orders:
         c, manifest = self.config, self.model.manifest
@@ -178,7 +174,7 @@ class Daemon:
             for source_id, stream in hearing.streams.items()
             if isinstance(stream.config, NetworkSource) and isinstance(stream.source, Remote)
         }
-        return Inlet(t.audio, inboxes, insecure=t.insecure)
+        return Inlet(t.audio, inboxes, insecure=t.insecure, ipc_mode=t.ipc_mode, gate=self.gate)
 
     def run(self) -> None:
         """Serve until asked to stop or until every source has ended; called from the main thread.
@@ -232,6 +228,8 @@ class Daemon:
         self.publisher.close()
         if self.journal is not None:
             self.journal.close()
+        if self.gate is not None and not self.publisher.alive:  # or it would wait for the endpoints for ever
+            self.gate.close()
 
     def _errors(self) -> list[Exception]:
         return [hearing.error for hearing in self.hearings if hearing.error is not None]
@@ -266,6 +264,7 @@ class Daemon:
         late = self._progress.late(now_s) + ([] if self.publisher.alive else ["control"])
         late += [] if self.inlet is None or self.inlet.alive else ["audio"]
         late += [] if self.journal is None or self.journal.alive else ["journal"]
+        late += [] if self.gate is None or self.gate.alive else ["gate"]
         if late != self._late:
             self._late = late
             if late:

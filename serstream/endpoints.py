@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket as sockets
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import ceil, inf
 from typing import Any
@@ -14,6 +16,12 @@ from serstream.addresses import check_bind, check_connect
 from serstream.errors import TransportError
 
 HEARTBEAT_S = 5.0
+_CONNECTED_OR_REFUSED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 
 
 class Wire:
@@ -24,35 +32,45 @@ class Wire:
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
         self._sockets: list[zmq.Socket[bytes]] = []
 
-    def socket(self, kind: int, options: dict[int, int]) -> zmq.Socket[bytes]:
+    def socket(self, kind: int, options: Mapping[int, int | bytes]) -> zmq.Socket[bytes]:
         made: zmq.Socket[bytes] = self._context.socket(kind)
         self._sockets.append(made)
         made.linger = 0
-        heartbeat = {
+        heartbeat: dict[int, int | bytes] = {
             zmq.HEARTBEAT_IVL: int(HEARTBEAT_S * 1e3),
             zmq.HEARTBEAT_TIMEOUT: int(3 * HEARTBEAT_S * 1e3),
         }
-        for option, value in (heartbeat | options).items():
+        for option, value in (heartbeat | dict(options)).items():
             made.set(option, value)
         return made
 
     def monitor(self, watched: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-        """Return a socket that receives one message for each connection that ``watched`` makes."""
-        monitor: zmq.Socket[bytes] = watched.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        """Return a socket that receives a message for each connection of ``watched`` that is made or refused."""
+        monitor: zmq.Socket[bytes] = watched.get_monitor_socket(_CONNECTED_OR_REFUSED)
         self._sockets.append(monitor)
         return monitor
 
-    def bind(self, socket: zmq.Socket[bytes], endpoint: str, insecure: bool, key: str) -> str:
+    def bind(
+        self, socket: zmq.Socket[bytes], endpoint: str, key: str, *, insecure: bool = False, ipc_mode: str = "owner"
+    ) -> str:
         """Bind and return the endpoint as bound; ``key`` names it in the configuration."""
         check_bind(endpoint, f"{key} is", insecure=insecure, inproc=self._shared)
+        path = _ipc_path(endpoint)
         in_use = f"endpoint {endpoint} is in use; stop what uses it (another serstream?) or change {key}"
-        if _is_served(endpoint):
-            raise TransportError(in_use)
+        if path is not None:
+            _check_path(path, key)
+            if _is_served(path):
+                raise TransportError(in_use)
+        umask = os.umask(0o177)  # the file of an ipc endpoint is born closed
         try:
             self._open(socket.bind, socket, endpoint.replace("tcp://localhost:", "tcp://127.0.0.1:"))
+            if path is not None and ipc_mode == "group":
+                os.chmod(path, 0o660)
         except zmq.ZMQError as error:
             reason = f"endpoint {endpoint} cannot be bound ({error.strerror}); change {key}"
             raise TransportError(in_use if error.errno == zmq.EADDRINUSE else reason) from error
+        finally:
+            os.umask(umask)
         bound = socket.get(zmq.LAST_ENDPOINT)
         assert isinstance(bound, bytes)
         return bound.decode().rstrip("\0")
@@ -85,11 +103,24 @@ def take(socket: zmq.Socket[bytes]) -> bytes | None:
         return None
 
 
-def _is_served(endpoint: str) -> bool:
-    """Whether a process listens at an ipc:// path, which ZeroMQ would take away from it without a word."""
+def _ipc_path(endpoint: str) -> str | None:
+    """Return the path of an endpoint that is a file of a name that is known."""
     scheme, _, path = endpoint.partition("://")
-    if scheme != "ipc" or path[0] in "@*":
-        return False
+    return None if scheme != "ipc" or path[0] in "@*" else path
+
+
+def _check_path(path: str, key: str) -> None:
+    """Refuse what ZeroMQ would delete."""
+    try:
+        found = os.lstat(path)
+    except OSError:  # nothing, or what binding will say
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise TransportError(f"{key} is ipc://{path}, which is there and no socket; name a path that is free")
+
+
+def _is_served(path: str) -> bool:
+    """Whether a process listens at a path, which ZeroMQ would take away from it without a word."""
     with sockets.socket(sockets.AF_UNIX) as probe, suppress(OSError):
         probe.connect(path)
         return True

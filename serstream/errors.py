@@ -21,6 +21,10 @@ class ProfileError(SerstreamError, OSError):
     """The profile of a voice cannot be written."""
 
 
+class KeyFileError(SerstreamError, OSError):
+    """A key pair cannot be written."""
+
+
 class SourceError(SerstreamError, OSError):
     """Audio cannot be read: a file, a device, a pipe or the sound library itself."""
 

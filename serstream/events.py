@@ -214,6 +214,9 @@ class Health(Event, frozen=True, kw_only=True, tag="health"):
 AnyEvent = Posterior | Emotion | Speech | Gap | Health
 EVENT_TYPES: tuple[type[AnyEvent], ...] = (Posterior, Emotion, Speech, Gap, Health)
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are not the JSON that was expected."""
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyEvent)
 
@@ -249,7 +252,7 @@ def decode_json(body: bytes) -> AnyEvent:
     """Read the JSON object alone; raises :class:`EventError` like :func:`decode`."""
     try:
         event: AnyEvent = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EventError(f"{body[:60]!r} is not an event of {SCHEMA}: {error}") from error
     return event
 

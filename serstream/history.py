@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 
 from serstream.errors import EventError
-from serstream.events import SCHEMA, TOPIC_PREFIX, AnyEvent, Health, decode_json
+from serstream.events import SCHEMA, TOPIC_PREFIX, UNREADABLE, AnyEvent, Health, decode_json
 
 PAGE_EVENTS = 500
 """Most events in one answer."""
@@ -71,7 +71,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     def events(self) -> Iterator[AnyEvent]:
         """Yield the events of a page, without what this version cannot read."""
-        with suppress(msgspec.DecodeError):
+        with suppress(*UNREADABLE):
             for body in msgspec.json.decode(self.result, type=list[msgspec.Raw] | None) or ():
                 with suppress(EventError):
                     yield decode_json(bytes(body))

@@ -78,9 +78,9 @@ def _free(key: str, endpoint: str, case: Case) -> Finding:
         )
     import zmq
 
-    wire = Wire(None)
+    wire, t = Wire(None), case.config.transport
     try:
-        wire.bind(wire.socket(zmq.PUB, {}), endpoint, case.config.transport.insecure, key)
+        wire.bind(wire.socket(zmq.PUB, {}), endpoint, key, insecure=t.insecure or t.curve is not None)
     except SerstreamError as error:
         return said("ports", error)
     finally:

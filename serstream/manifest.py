@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from serstream.config import SAMPLE_RATE, Weight
 from serstream.errors import ModelError
-from serstream.events import LABELS
+from serstream.events import LABELS, UNREADABLE
 from serstream.features import FrontEnd
 from serstream.normalisation import CepstralMean
 
@@ -132,7 +132,7 @@ def load_model(folder: Path) -> Model:
         ) from error
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ModelError(
             f"{folder / 'manifest.json'} is not a manifest of {MODEL_SCHEMA}: {error}; export the model again"
         ) from error

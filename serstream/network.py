@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -184,7 +183,7 @@ def _without_chatter() -> Iterator[None]:
     """Keep the runtime's notes of what goes well (``INFO: ...``, written by its C++ part) off standard error."""
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as heard:
+    with open(os.memfd_create("serstream-notes"), "w+b") as heard:
         os.dup2(heard.fileno(), 2)
         try:
             yield

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from serstream.config import DeviceRate
 from serstream.errors import PacketError
+from serstream.events import UNREADABLE
 from serstream.pcm import DTYPES, from_float, to_float
 
 SCHEMA: Literal["serstream-audio/1"] = "serstream-audio/1"
@@ -97,7 +98,7 @@ def decode(parts: list[bytes]) -> Packet:
         raise PacketError(f"a header has {len(head)} bytes; allowed are {MAX_HEADER_BYTES}")
     try:
         packet = Packet(_decoder.decode(head), payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PacketError(f"{head[:60]!r} is no header of {SCHEMA}: {error}") from error
     _check_size(packet)
     return packet

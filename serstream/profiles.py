@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Meta
 
 from serstream.errors import ConfigError, ProfileError
-from serstream.events import SOURCE_ID
+from serstream.events import SOURCE_ID, UNREADABLE
 from serstream.features import FrontEnd
+from serstream.resources import user_folder
 
 PROFILE_SCHEMA: Literal["serstream-profile/1"] = "serstream-profile/1"
 MACHINES = Path("/etc/serstream/profiles")
@@ -40,9 +41,8 @@ class Profile(msgspec.Struct, frozen=True):
 
 def folders() -> list[Path]:
     """Return where a named profile is looked for, in this order: the user's folder, then the machine's."""
-    home = os.path.expanduser("~")  # stays so for a user without one
-    data = os.environ.get("XDG_DATA_HOME") or ("" if home == "~" else f"{home}/.local/share")
-    return [*([Path(data, "serstream", "profiles")] if data else []), MACHINES]
+    data = user_folder("XDG_DATA_HOME", ".local/share")
+    return [*([data / "serstream" / "profiles"] if data else []), MACHINES]
 
 
 def own_path(name: str) -> Path:
@@ -88,7 +88,7 @@ def find(value: str, front_end: FrontEnd) -> Profile:
         raise ConfigError(
             f"profile {path} cannot be read: {error.strerror}; make it readable to the user that runs serstream"
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"{path} is not a profile of {PROFILE_SCHEMA}: {error}; enroll again: serstream enroll NAME"
         ) from error

@@ -1,4 +1,4 @@
-"""Where the files that ship with the package are: inside the wheel, or at the top of a checkout."""
+"""Where files are: those that ship with the package, inside the wheel or at the top of a checkout, and the user's."""
 
 import os
 from pathlib import Path
@@ -25,3 +25,10 @@ def packaged(name: str) -> Path:
         if os.path.exists(path):  # which, unlike Path.exists, never raises
             return path
     raise FileNotFoundError(f"{name} is missing from the installation in {_PACKAGED.parent}; install serstream again")
+
+
+def user_folder(variable: str, default: str) -> Path | None:
+    """Return the folder that a variable names, or that of this name at home; None for a user without a home."""
+    home = os.path.expanduser("~")  # stays so for a user without one
+    folder = os.environ.get(variable) or ("" if home == "~" else f"{home}/{default}")
+    return Path(folder) if folder else None

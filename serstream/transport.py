@@ -11,16 +11,31 @@ import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from math import inf
-from time import monotonic
+from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Protocol, Self
 
 import msgspec
 import zmq
 
+from serstream.allowance import Allowance
 from serstream.endpoints import Wire, milliseconds, poll_async, take
 from serstream.errors import ConfigError, SerstreamError, TransportError
-from serstream.events import EVENT_TYPES, SOURCE_ID, TOPIC_PREFIX, AnyEvent, Health, decode, decode_json, encode
+from serstream.events import (
+    EVENT_TYPES,
+    SOURCE_ID,
+    TOPIC_PREFIX,
+    UNREADABLE,
+    AnyEvent,
+    Health,
+    decode,
+    decode_json,
+    encode,
+)
+from serstream.gate import LISTENS, Gate
+from serstream.handshakes import Handshakes
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Lost, Request
+from serstream.keys import ClientKeys, client_keys
 
 __all__ = ["PAGE_EVENTS", "Answer", "Handler", "Lost", "Publisher", "Request", "Subscriber", "request"]
 
@@ -28,8 +43,15 @@ EVENTS_ENDPOINT = "tcp://127.0.0.1:5755"
 CONTROL_ENDPOINT = "tcp://127.0.0.1:5756"
 AUDIO_ENDPOINT = "tcp://127.0.0.1:5757"
 MAX_REQUEST_BYTES = 65_536
+MAX_SUBSCRIPTION_BYTES = 1024
 QUEUED_EVENTS = 10_000
 """Events that wait for a slow subscriber before it loses some."""
+QUEUED_ANSWERS = 100
+"""Answers that wait for a client that does not read them before it loses some."""
+REQUESTS_PER_S, REQUESTS_AT_ONCE = 100.0, 1000
+"""What one client, a key or else a connection, may ask in the long run, and when it was quiet before."""
+REFUSAL_S = 0.001
+"""After a request too many the control thread rests: whoever asks too much, asks at the speed of refusals."""
 CLOSE_LIMIT_S = 0.5
 
 TYPES = tuple(str(t.__struct_config__.tag) for t in EVENT_TYPES)
@@ -63,7 +85,11 @@ class Publisher:
     handler : callable, optional
         Answers every request but ``snapshot`` and ``replay``, one at a time on the control thread.
     insecure : bool
-        Allow TCP addresses other than loopback.
+        Allow TCP addresses other than loopback without a gate.
+    ipc_mode : {'owner', 'group'}
+        Who may connect to ``ipc://`` paths.
+    gate : Gate, optional
+        Whom it lets in, all others stay out; it is closed after this.
     replay_s, replay_mb : float
         Events are kept for replay for this many seconds, and at most this many megabytes of them.
     recorder : Recorder, optional
@@ -87,6 +113,8 @@ class Publisher:
         session: str,
         handler: Handler | None = None,
         insecure: bool = False,
+        ipc_mode: str = "owner",
+        gate: Gate | None = None,
         replay_s: float = 600.0,
         replay_mb: float = 64.0,
         recorder: Recorder | None = None,
@@ -98,18 +126,28 @@ class Publisher:
         self._history = History(replay_s, replay_mb)
         self._seq: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
-        self._wire = Wire(context)
+        self._gate, self._allowance = gate, Allowance(REQUESTS_PER_S, REQUESTS_AT_ONCE)
+        self._wire = Wire(context if gate is None else gate.context)
+        limits: dict[int, int | bytes] = {zmq.MAXMSGSIZE: MAX_REQUEST_BYTES, zmq.SNDHWM: QUEUED_ANSWERS}
         try:
-            self._router = self._wire.socket(zmq.ROUTER, {zmq.MAXMSGSIZE: MAX_REQUEST_BYTES})
-            self._pub = self._wire.socket(zmq.PUB, {zmq.SNDHWM: QUEUED_EVENTS})
-            self.control_endpoint = self._wire.bind(self._router, control, insecure, "transport.control")
-            self.events_endpoint = self._wire.bind(self._pub, events, insecure, "transport.events")
+            self._router = self._socket(zmq.ROUTER, "control", limits)
+            self._pub = self._socket(
+                zmq.PUB, "events", {zmq.MAXMSGSIZE: MAX_SUBSCRIPTION_BYTES, zmq.SNDHWM: QUEUED_EVENTS}
+            )
+            access: dict[str, Any] = {"insecure": insecure or gate is not None, "ipc_mode": ipc_mode}
+            self.control_endpoint = self._wire.bind(self._router, control, "transport.control", **access)
+            self.events_endpoint = self._wire.bind(self._pub, events, "transport.events", **access)
         except BaseException:
             self._wire.close()
             raise
         self._stop, self._stopped = sockets.socketpair()
         self._thread = threading.Thread(target=self._serve, name="serstream-control", daemon=True)
         self._thread.start()
+        if gate is not None:
+            gate.guard("events", self.events_endpoint)
+
+    def _socket(self, kind: int, endpoint: str, options: dict[int, int | bytes]) -> zmq.Socket[bytes]:
+        return self._wire.socket(kind, options if self._gate is None else {**options, **self._gate.options(endpoint)})
 
     @property
     def alive(self) -> bool:
@@ -168,25 +206,37 @@ class Publisher:
         poller.register(self._stopped.fileno(), zmq.POLLIN)
         while self._stopped.fileno() not in (ready := dict(poller.poll())):
             if self._router in ready:
-                *envelope, body = self._router.recv_multipart()
-                with suppress(zmq.ZMQError):  # the client has gone
-                    self._router.send_multipart([*envelope, self._answer(body)], zmq.NOBLOCK)
+                self._serve_one()
         self._router.close(linger=int(CLOSE_LIMIT_S * 1e3))
 
-    def _answer(self, body: bytes) -> bytes:
+    def _serve_one(self) -> None:
+        *envelope, body = self._router.recv_multipart(copy=False)
+        user = None if self._gate is None else str(body.get("User-Id"))
+        client = envelope[0].bytes if user is None else user
+        in_time = self._allowance.take(client, monotonic())
+        answer = self._answer(body.bytes, user) if in_time else _too_many(body.bytes)
+        with suppress(zmq.ZMQError):  # the client has gone
+            self._router.send_multipart([*envelope, answer], zmq.NOBLOCK)
+        if not in_time:
+            sleep(REFUSAL_S)
+
+    def _answer(self, body: bytes, user: str | None) -> bytes:
         asked_id = None
         try:
             asked_id = msgspec.json.decode(body, type=_Identified).id
-            result, more = self._result(msgspec.json.decode(body, type=Request))
+            request = msgspec.json.decode(body, type=Request)
+            if self._gate is not None:
+                self._gate.check_request(str(user), request.request)
+            result, more = self._result(request)
             return _encode({"id": asked_id, "ok": True, "more": more, "result": result})
         except SerstreamError as error:
             sentence = str(error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             sentence = f'{body[:60]!r} is no request ({error}); send one object such as {{"request": "status"}}'
         except Exception as error:
             _log.exception("a request failed")
             sentence = f"the request failed in the daemon ({error!r}); its log says more"
-        return _encode({"id": asked_id, "ok": False, "more": False, "error": sentence})
+        return _error(asked_id, sentence)
 
     def _result(self, request: Request) -> tuple[Any, bool]:
         match request.request:
@@ -244,6 +294,9 @@ class Subscriber:
         events; without snapshot, and holes are not looked for.
     control_timeout_s : float
         Longest wait for one answer of the control endpoint, in seconds.
+    key, server_key : str or Path, optional
+        For a daemon that has ``transport.curve``: the name or path of one's own secret key, and that of the daemon's
+        public key (``serstream``).
     context : zmq.Context, optional
         A shared context, for ``inproc``; its owner ends it.
 
@@ -255,7 +308,7 @@ class Subscriber:
     Raises
     ------
     ConfigError
-        If an endpoint is malformed, or source or types are not possible.
+        If an endpoint is malformed, a key cannot be used, or source or types are not possible.
     TransportError
         If an endpoint cannot be connected to.
     """
@@ -269,19 +322,23 @@ class Subscriber:
         *,
         latest: bool = False,
         control_timeout_s: float = 1.0,
+        key: str | Path | ClientKeys | None = None,
+        server_key: str | Path | None = None,
         context: zmq.Context[Any] | None = None,
     ) -> None:
+        keys = client_keys(key, server_key)
+        secure: dict[int, int | bytes] = {} if keys is None else keys.options()
         prefixes = _subscriptions(source, _known(types), latest)
         self._latest = latest
         self._follower = Follower(source, _known(types), control_timeout_s)
         self._sent: Request | None = None
         self._wire = Wire(context)
         try:
-            self._sub = self._wire.socket(zmq.SUB, {zmq.RCVHWM: QUEUED_EVENTS, zmq.CONFLATE: int(latest)})
-            self._monitor = self._wire.monitor(self._sub)
+            self._sub = self._wire.socket(zmq.SUB, {zmq.RCVHWM: QUEUED_EVENTS, zmq.CONFLATE: int(latest)} | secure)
+            self._handshakes = Handshakes(self._wire, self._sub, events, keys, "listen")
             for prefix in prefixes:
                 self._sub.subscribe(prefix)
-            self._control = self._wire.socket(zmq.DEALER, {zmq.IMMEDIATE: 1})
+            self._control = self._wire.socket(zmq.DEALER, {zmq.IMMEDIATE: 1} | secure)
             self._wire.connect(self._control, control)
             self._wire.connect(self._sub, events)
         except BaseException:
@@ -302,7 +359,7 @@ class Subscriber:
         EventError
             If what arrived under the topic of an event is none; the next call goes on behind it.
         TransportError
-            If the subscriber is closed.
+            If the daemon refuses the subscriber, or it is closed.
         """
         end_s = inf if timeout_s is None else monotonic() + timeout_s
         while (item := self._next()) is None and (now_s := monotonic()) < end_s:
@@ -359,7 +416,7 @@ class Subscriber:
 
     def _step(self, now_s: float) -> bool:
         """Take one message; False when nothing has arrived."""
-        if take(self._monitor) is not None and not self._latest:
+        if self._handshakes.take() and not self._latest:
             self._follower.join(now_s)
         if self._control.poll(0):
             if not (self._follower.is_starting and self._hear(now_s)):
@@ -369,7 +426,7 @@ class Subscriber:
         return self._follower.asking is None and self._hear(now_s)
 
     def _read_answer(self, now_s: float) -> None:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with suppress(*UNREADABLE):
             answer = msgspec.json.decode(take(self._control) or b"", type=Answer)
             self._follower.answer(answer, now_s)
 
@@ -393,7 +450,7 @@ class Subscriber:
         unsent = self._follower.asking not in (None, self._sent)
         control = (self._control, zmq.POLLIN | (zmq.POLLOUT if unsent else 0))
         events = [] if self._follower.asking else [(self._sub, int(zmq.POLLIN))]
-        return [(self._monitor, int(zmq.POLLIN)), control, *events]
+        return [(self._handshakes.monitor, int(zmq.POLLIN)), control, *events]
 
 
 def request(
@@ -401,6 +458,8 @@ def request(
     request: str,
     timeout_s: float = 2.0,
     *,
+    key: str | Path | ClientKeys | None = None,
+    server_key: str | Path | None = None,
     context: zmq.Context[Any] | None = None,
     **fields: Any,
 ) -> Any:
@@ -413,6 +472,8 @@ def request(
         ``snapshot``, ``replay``, ``status``, ``mute``, ``unmute`` or ``reload``.
     timeout_s : float
         Longest wait for the answer, in seconds.
+    key, server_key : str or Path, optional
+        As those of :class:`Subscriber`.
     **fields
         ``source``, ``topic``, ``session``, ``from_seq``, ``to_seq``, where the request takes them.
 
@@ -424,22 +485,29 @@ def request(
     Raises
     ------
     ConfigError
-        If the endpoint is malformed.
+        If the endpoint is malformed, or a key cannot be used.
     TransportError
         If no daemon answers in time, or the daemon refuses.
     """
+    keys = client_keys(key, server_key)
     wire = Wire(context)
     try:
-        dealer = wire.socket(zmq.DEALER, {})
+        dealer = wire.socket(zmq.DEALER, {} if keys is None else keys.options())
+        handshakes = Handshakes(wire, dealer, control_endpoint, keys, "listen" if request in LISTENS else "control")
         wire.connect(dealer, control_endpoint)
         dealer.send(_encode(Request(request=request, id=1, **fields)))
-        if not dealer.poll(milliseconds(timeout_s)):
-            raise TransportError(
-                f"no serstream daemon answers at {control_endpoint}; start one with `serstream run`, "
-                "or name its control endpoint with --control"
-            )
+        end_s = monotonic() + timeout_s
+        while not dealer.poll(0):
+            handshakes.take()
+            if (left_s := end_s - monotonic()) <= 0.0:
+                handshakes.give_up()
+                raise TransportError(
+                    f"no serstream daemon answers at {control_endpoint}; start one with `serstream run`, "
+                    "or name its control endpoint with --control"
+                )
+            zmq.zmq_poll([(dealer, zmq.POLLIN), (handshakes.monitor, zmq.POLLIN)], milliseconds(left_s))
         answer = msgspec.json.decode(dealer.recv_multipart()[-1], type=Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise TransportError(
             f"what answers at {control_endpoint} is no serstream daemon; name its control endpoint"
         ) from error
@@ -448,6 +516,19 @@ def request(
     if not answer.ok:
         raise TransportError(f"the daemon at {control_endpoint} refused {request!r}: {answer.error}")
     return msgspec.json.decode(answer.result)
+
+
+def _error(asked_id: int | str | None, sentence: str) -> bytes:
+    return _encode({"id": asked_id, "ok": False, "more": False, "error": sentence})
+
+
+def _too_many(body: bytes) -> bytes:
+    asked_id = None
+    with suppress(*UNREADABLE):
+        asked_id = msgspec.json.decode(body, type=_Identified).id
+    return _error(
+        asked_id, f"too many requests: a client may ask {REQUESTS_PER_S:g} times a second; wait a second and ask again"
+    )
 
 
 class _Identified(msgspec.Struct):

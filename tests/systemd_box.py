@@ -186,6 +186,7 @@ def _init_script(folder, image, binds):
         ]
     lines += ["mkdir -p /opt/serstream /etc/serstream", f"mount --bind {image}/opt/serstream /opt/serstream"]
     lines += [f"cp -r {image}/etc/serstream/. /etc/serstream", "mount -t tmpfs -o mode=755 tmpfs /run"]
+    lines += ["mount --make-shared /run"]  # as on any machine: credentials are mounted by a child of systemd
     for place, source in binds.items():
         lines += [f"mkdir {place}", f"mount --bind {source} {place}"]
     lines += [f'{sys.executable} -c "{_LOOPBACK_UP}"', "mkdir -p /run/systemd/system"]

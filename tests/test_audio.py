@@ -16,7 +16,7 @@ import pytest
 import zmq
 from serstream_process import LIMIT_S, await_true
 
-from serstream.audio import QUEUED_PACKETS, Inlet, Outlet
+from serstream.audio import PACKETS_AT_ONCE, QUEUED_PACKETS, Inlet, Outlet
 from serstream.errors import ConfigError, TransportError
 from serstream.inbox import Arrival, Inbox
 from serstream.packets import MAX_PART_BYTES
@@ -91,7 +91,7 @@ def test_each_stream_comes_out_at_its_own_inbox_as_it_was_sent(inlet, inboxes, o
         np.testing.assert_array_equal(np.concatenate([p.samples() for p in packets]), NOISE[k : 8000 + k])
         assert [p.header.first_sample for p in packets] == [800 * n for n in range(11)]
         assert [p.header.end for p in packets] == [False] * 10 + [True]
-    assert inlet.status() == {"endpoint": inlet.endpoint, "packets": 22, "refused": 0}
+    assert inlet.status() == {"endpoint": inlet.endpoint, "packets": 22, "refused": 0, "too_fast": 0}
 
 
 JUNK: list[list[bytes]] = [
@@ -124,6 +124,30 @@ def test_junk_is_refused_and_counted_and_said_once_while_the_streams_go_on(inlet
     assert first.startswith("sound refused (packets so far: 1): a message of 1 parts is no packet")
     assert "stream b sends sample 0 late or again; the next is 800" in second, "junk hides no stream's fault"
     assert inlet.alive
+
+
+FLOOD = """
+import sys, zmq
+socket = zmq.Context().socket(zmq.PUSH)
+socket.connect(sys.argv[1])
+while True:
+    socket.send_multipart([b"{}", b""])
+"""
+
+
+def test_a_flood_waits_and_a_stream_loses_nothing_by_it(inlet, inboxes, outlet):
+    sender = outlet("a")
+    with subprocess.Popen([sys.executable, "-c", FLOOD, inlet.endpoint]) as flood:
+        try:
+            await_true(lambda: inlet.too_fast)
+            for n in range(100):
+                assert sender.send(800 * n, NOISE[:800], LIMIT_S)
+            assert [a.packet.header.first_sample for a in arrived(inboxes["a"], 100)] == [800 * n for n in range(100)]
+            assert flood.poll() is None
+        finally:
+            flood.kill()
+    assert inlet.refused > PACKETS_AT_ONCE
+    assert inlet.status()["too_fast"] <= inlet.refused - PACKETS_AT_ONCE, "the stream has an allowance of its own"
 
 
 def test_a_stream_that_no_source_hears_is_said_with_those_that_there_are(inlet, outlet, caplog):

@@ -36,8 +36,17 @@ STEP_FIELDS = {"stream_s", "posterior", "other", "voice", "speech", "level_dbfs"
 ANALYSIS_FIELDS = {"file", "duration_s", "label", "probability", "posterior", "voice", "utterances"}
 COMMANDS = {
     "run": ["--config", "--source", "ID|mic|demo|-|FILE", "--stdin-format", "--rate", "--channels"],
-    "listen": ["--connect", "--control", "--source", "--json"],
-    "send": ["ID|mic|demo|-|FILE", "--to", "--stream", "--format {f32le,s16le}", "--rate", "--config", "--json"],
+    "listen": ["--connect", "--control", "--source", "--key NAME|FILE", "--server-key", "--json"],
+    "send": [
+        "ID|mic|demo|-|FILE",
+        "--to",
+        "--stream",
+        "--format {f32le,s16le}",
+        "--rate",
+        "--config",
+        "--key",
+        "--json",
+    ],
     "analyze": ["FILE", "--format {table,json,csv,emotionml}", "--steps", "--config", "--profile NAME|PATH"],
     "enroll": ["NAME", "--source", "ID|mic|FILE", "--seconds", "--config", "--json"],
     "history": [
@@ -46,10 +55,11 @@ COMMANDS = {
     ],
     "devices": ["--json", "--config"],
     "doctor": ["--no-capture", "--json", "--config"],
-    "status": ["--control", "--json"],
-    "mute": ["--control", "--json", "--source"],
-    "unmute": ["--control", "--json", "--source"],
-    "reload": ["--control", "--json"],
+    "status": ["--control", "--json", "--key NAME|FILE", "--server-key"],
+    "mute": ["--control", "--json", "--source", "--key NAME|FILE", "--server-key"],
+    "unmute": ["--control", "--json", "--source", "--key NAME|FILE", "--server-key"],
+    "reload": ["--control", "--json", "--key NAME|FILE", "--server-key"],
+    "keygen": ["NAME", "--dir FOLDER", "--json"],
     "service": ["{install,uninstall}", "--user", "--system"],
     "bench": ["--json", "--only NAME", "--quick"],
 }

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from serstream import config as configuration
-from serstream.config import Config, DecisionConfig, candidates, load, parse
+from serstream.config import Config, CurveConfig, DecisionConfig, candidates, load, parse
 from serstream.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -166,6 +166,11 @@ def test_a_mistake_is_said_in_one_line_with_its_key_its_value_and_what_is_allowe
 def test_a_configuration_nested_without_end_is_said_in_a_line():
     with pytest.raises(ConfigError, match=r"^my\.yaml is not YAML: .*recursion.*; check [^\n]*$"):
         parse("model: " + "[" * 5_000, "my.yaml")
+
+
+@pytest.mark.parametrize("key", ["events", "control", "audio"])
+def test_keys_allow_every_address(key):
+    assert parse(f"transport: {{curve: {{}}, {key}: 'tcp://0.0.0.0:5755'}}", "x").transport.curve == CurveConfig()
 
 
 @pytest.mark.parametrize("key", ["events", "control", "audio"])

@@ -38,9 +38,9 @@ ROWS: list[dict[str, set[str]]] = [
     {"relay": {"msgspec"}},
     {"work": set()},
     # the wire
-    {"endpoints": {"zmq"}, "history": {"msgspec"}, "journal_file": set()},
-    {"journal_reader": set()},
-    {"journal": {"msgspec"}},
+    {"endpoints": {"zmq"}, "history": {"msgspec"}, "journal_file": set(), "allowance": set(), "keys": {"zmq"}},
+    {"journal_reader": set(), "clients": set(), "handshakes": {"zmq"}},
+    {"journal": {"msgspec"}, "gate": {"zmq"}},
     {"transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
     # the daemon
     {"account": {"msgspec"}, "admission": {"msgspec"}},

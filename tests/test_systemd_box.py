@@ -144,3 +144,31 @@ def test_a_wrong_configuration_is_said_once_and_not_tried_again(box):
     assert started.returncode != 0
     assert shown == {"ActiveState": "failed", "ExecMainStatus": "2", "NRestarts": "0"}
     assert "volume is unknown" in box.tail()
+
+
+def test_a_service_has_the_key_that_systemd_lends_it_and_lets_in_whom_the_list_names(box):
+    folder, serstream = "/etc/serstream/keys", "/opt/serstream/bin/serstream"
+    made = [
+        f"{serstream} keygen --dir {folder}",
+        f"{serstream} keygen laptop --dir {folder} | sed -n 's/.*gets the line: //p' > {folder}/clients",
+        "cp /etc/serstream/config.yaml /run/kept.yaml",
+        "sed -i 's/^  curve: null/  curve: {}/' /etc/serstream/config.yaml",
+        "printf '[Service]\\nLoadCredential=serstream.key_secret:"
+        f"{folder}/serstream.key_secret\\n' > /run/units/serstream.service.d/keys.conf",
+        "systemctl daemon-reload",
+        "systemctl start serstream.service",
+    ]
+    prepared = box.run("sh", "-ec", "\n".join(made))
+    known = box.run(serstream, "status", "--json", "--key", "laptop")
+    unknown = box.run(serstream, "status")
+    ended = [
+        "systemctl stop serstream.service",
+        "systemctl reset-failed",
+        "cp /run/kept.yaml /etc/serstream/config.yaml",
+        "rm /run/units/serstream.service.d/keys.conf",
+        "systemctl daemon-reload",
+    ]
+    box.run("sh", "-c", "\n".join(ended))
+    assert prepared.returncode == 0, f"{prepared.stderr}\n{box.tail()}"
+    assert json.loads(known.stdout)["sources"]
+    assert (unknown.returncode, "name yours with --key" in unknown.stderr) == (1, True)

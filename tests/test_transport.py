@@ -18,7 +18,7 @@ import serstream
 from serstream.errors import ConfigError, EventError, SourceError, TransportError
 from serstream.events import Emotion, Gap, Health, Posterior, Speech, encode, encode_json
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Request
-from serstream.transport import Lost, Publisher, Subscriber, request
+from serstream.transport import MAX_SUBSCRIPTION_BYTES, Lost, Publisher, Subscriber, request
 
 ANY = "tcp://127.0.0.1:0"
 PATIENCE_S = 10.0
@@ -653,6 +653,16 @@ def test_an_oversized_request_ends_the_connection_and_not_the_daemon(answering, 
     assert monitor.poll(PATIENCE_S * 1e3)
     assert answering.publisher.alive
     assert request(answering.control, "status") == {"source": None}
+
+
+def test_an_oversized_subscription_ends_the_connection_and_not_the_daemon(daemon, context, opened):
+    greedy = opened(context.socket(zmq.SUB))
+    monitor = opened(greedy.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+    greedy.subscribe(b"x" * (MAX_SUBSCRIPTION_BYTES + 1))
+    greedy.connect(daemon.events)
+    assert monitor.poll(PATIENCE_S * 1e3)
+    daemon.publish("emotion")
+    assert opened(Subscriber(daemon.events, daemon.control)).receive(PATIENCE_S).seq == 1
 
 
 def test_a_refused_request_raises_the_daemons_sentence(answering, daemon):
