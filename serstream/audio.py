@@ -138,12 +138,18 @@ class Inlet:
         while self._stopped.fileno() not in dict(poller.poll()):
             for _ in range(_BATCH):
                 try:
-                    frames = self._pull.recv_multipart(zmq.NOBLOCK, copy=False)
+                    user, parts = self._receive()
                 except zmq.Again:
                     break
-                stream = self._take([frame.bytes for frame in frames])
-                self._slow_down(str(frames[0].get("User-Id")) if self._has_keys else None, stream)
+                self._slow_down(user, self._take(parts))
             time.sleep(GATHER_S)
+
+    def _receive(self) -> tuple[str | None, list[bytes]]:
+        """Return whose key a packet came by, where there are keys, and the packet."""
+        if not self._has_keys:
+            return None, self._pull.recv_multipart(zmq.NOBLOCK)
+        frames = self._pull.recv_multipart(zmq.NOBLOCK, copy=False)
+        return str(frames[0].get("User-Id")), [frame.bytes for frame in frames]
 
     def _take(self, parts: list[bytes]) -> str | None:
         """Take a packet or refuse it; return its stream, None for one that is not known."""
