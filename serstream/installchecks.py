@@ -34,7 +34,6 @@ PACKAGES = {
     "pyzmq": ("zmq", ">=27"),
     "pyyaml": ("yaml", ">=6"),
     "msgspec": ("msgspec", ">=0.20"),
-    "earshot": ("earshot", ">=1.2,<2"),
     "rich": ("rich", ">=13.9"),
 }
 """What serstream needs: the module to import (sounddevice's starts PortAudio, another check's), and the versions."""

@@ -253,7 +253,7 @@ def test_the_float_network_hears_a_clip_as_the_whole_network_hears_its_segments(
         weights = pooled(m, speech)
         if np.count_nonzero(weights) * m.stride >= m.min_segment_frames:
             logits = np.asarray(run([x, weights[None]])["emotion"], np.float64)[0]
-            mean.add(softmax(logits), float(speech[-len(new) :].mean()))
+            mean.add(softmax(logits), np.count_nonzero(weights))
     expected = mean.result()
     assert expected is not None
     heard = float_network(runs.whole, m).hear(read_clip(clip.path), m.cepstral_mean())
