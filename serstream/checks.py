@@ -17,7 +17,7 @@ import msgspec
 
 from serstream import hostchecks, installchecks, soundchecks
 from serstream.errors import SerstreamError
-from serstream.findings import Case, Finding, failure, said
+from serstream.findings import NO_KEYS, Case, Finding, Keys, failure, said
 
 
 class Check(NamedTuple):
@@ -63,10 +63,21 @@ CHECKS = {
 }
 
 
-def run(name: str, path: Path | None) -> list[Finding]:
-    """Run a check on the configuration that is named, or would be found; what breaks in it is a finding."""
+class About(msgspec.Struct, frozen=True):
+    """What to look at: a configuration, or None for the one that would be found, and keys to its daemon."""
+
+    path: str | None = None
+    keys: Keys = NO_KEYS
+
+    def case(self) -> Case:
+        """Read the configuration."""
+        return Case.of(None if self.path is None else Path(self.path), self.keys)
+
+
+def run(name: str, about: About) -> list[Finding]:
+    """Run a check; what breaks in it is a finding."""
     try:
-        return CHECKS[name].run(Case.of(path))
+        return CHECKS[name].run(about.case())
     except SerstreamError as error:
         return [said(name, error)]
     except Exception as error:
@@ -81,11 +92,11 @@ def run(name: str, path: Path | None) -> list[Finding]:
 
 def main(arguments: list[str]) -> NoReturn:
     """Print the findings of one check as JSON; ends by ``os._exit``, since libraries may hang at the end."""
-    name, *paths = arguments
+    name, *abouts = arguments
     signal.alarm(int(CHECKS[name].limit_s) + 1)  # when nobody is left to end it
     answer = os.dup(1)
     os.dup2(2, 1)  # libraries print as they like
-    found = run(name, Path(paths[0]) if paths else None)
+    found = run(name, msgspec.json.decode(abouts[0], type=About) if abouts else About())
     os.write(answer, msgspec.json.encode(found) + b"\n")
     os._exit(0)
 

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser("doctor", help="find what is wrong on this machine, and what helps")
     _add_config(p)
     p.add_argument("--no-capture", dest="capture", action="store_false", help="leave every microphone closed")
+    _add_keys(p)
     p.add_argument("--json", action="store_true", help="print one JSON object")
     for name, text in (
         ("status", "show how a running daemon is"),

@@ -329,9 +329,12 @@ def devices(args: argparse.Namespace) -> int:
 def doctor(args: argparse.Namespace) -> int:
     """Find what is wrong on this machine, and say what helps."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started to look is ended, as after Ctrl-C
+    from serstream.checks import About
     from serstream.doctor import run as examine
+    from serstream.findings import Keys
 
-    return examine(args.config, listen=args.capture, as_json=args.json)
+    path = None if args.config is None else str(args.config)
+    return examine(About(path, Keys(args.key, args.server_key)), listen=args.capture, as_json=args.json)
 
 
 def status(args: argparse.Namespace) -> int:

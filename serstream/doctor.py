@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -16,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from serstream import __version__
-from serstream.checks import CHECKS
+from serstream.checks import CHECKS, About
 from serstream.children import apart, command, end
-from serstream.findings import Case, Finding, failure, skipped
+from serstream.findings import Finding, failure, skipped
 from serstream.machine import Machine, machine
 
 _LOOK = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failure": ("✗", "bold red"), "skipped": ("·", "dim")}
@@ -34,17 +33,17 @@ class Diagnosis(msgspec.Struct, frozen=True):
     schema: Literal["serstream-doctor/1"] = "serstream-doctor/1"
 
 
-def examine(path: Path | None, *, listen: bool) -> Iterator[tuple[str, list[Finding]]]:
+def examine(about: About, *, listen: bool) -> Iterator[tuple[str, list[Finding]]]:
     """Yield the name of each check before it runs, with nothing, and then with its findings.
 
     Parameters
     ----------
-    path : Path or None
-        The configuration, or None for the one that would be found.
+    about : About
+        The configuration, and keys to its daemon.
     listen : bool
         False leaves every microphone closed.
     """
-    microphones = bool(Case.of(path).microphones)
+    microphones = bool(about.case().microphones)
     failed: set[str] = set()
     for name, check in CHECKS.items():
         yield name, []
@@ -56,17 +55,16 @@ def examine(path: Path | None, *, listen: bool) -> Iterator[tuple[str, list[Find
             found = [skipped(name, f"not without the check of the {check.needs}, which failed")]
             failed.add(name)
         else:
-            found = ask(name, path)
+            found = ask(name, about)
         failed |= {finding.name for finding in found if finding.status == "failure"}
         yield name, found
 
 
-def ask(name: str, path: Path | None) -> list[Finding]:
+def ask(name: str, about: About) -> list[Finding]:
     """Run a check in a process of its own, within its time; whatever becomes of that is a finding."""
     limit_s = CHECKS[name].limit_s
-    arguments = [] if path is None else [str(path)]
     process = subprocess.Popen(
-        command("checks", name, *arguments),
+        command("checks", name, msgspec.json.encode(about).decode()),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -87,7 +85,7 @@ def ask(name: str, path: Path | None) -> list[Finding]:
         process.stdout.close()
 
 
-def run(path: Path | None, *, listen: bool, as_json: bool) -> int:
+def run(about: About, *, listen: bool, as_json: bool) -> int:
     """Check everything and print it; return the exit status.
 
     0 for nothing worse than warnings, 1 for a failure, 2 if the configuration cannot be used.
@@ -99,7 +97,7 @@ def run(path: Path | None, *, listen: bool, as_json: bool) -> int:
         out.print(f"serstream {__version__} on {here}", soft_wrap=not terminal, markup=False)
     findings: list[Finding] = []
     with (out if terminal else Console(stderr=True)).status("") as status:
-        for name, found in examine(path, listen=listen):
+        for name, found in examine(about, listen=listen):
             status.update(f"checking {name}")
             findings += found
             for finding in [] if as_json else found:

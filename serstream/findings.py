@@ -46,6 +46,16 @@ def said(name: str, error: Exception, about: str = "") -> Finding:
     return failure(name, about + (sentence or remedy), remedy if semicolon else None)
 
 
+class Keys(msgspec.Struct, frozen=True):
+    """With what a daemon is asked that lets nobody in without: names or files, as those of :class:`Subscriber`."""
+
+    key: str | None = None
+    server_key: str | None = None
+
+
+NO_KEYS = Keys()
+
+
 class Case(NamedTuple):
     """What is looked at.
 
@@ -57,19 +67,27 @@ class Case(NamedTuple):
         The file that it is of; None where it cannot be used.
     error : ConfigError or None
         Why it cannot be used.
+    keys : Keys
+        With what its daemon is asked.
     """
 
     config: Config
     path: Path | None = None
     error: ConfigError | None = None
+    keys: Keys = NO_KEYS
 
     @classmethod
-    def of(cls, path: Path | None) -> Case:
+    def of(cls, path: Path | None, keys: Keys = NO_KEYS) -> Case:
         """Read the configuration that is named, or the one that would be found."""
         try:
-            return cls(*load(path))
+            return cls(*load(path), keys=keys)
         except ConfigError as error:
-            return cls(Config(), None, error)
+            return cls(Config(), None, error, keys)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether its daemon answers to keys alone, and there is none."""
+        return self.config.transport.curve is not None and self.keys.key is None
 
     @property
     def microphones(self) -> dict[str, MicrophoneSource]:

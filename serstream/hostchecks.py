@@ -31,9 +31,11 @@ _SHOWN = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "Status
 def running_daemon(case: Case) -> list[Finding]:
     """Whether a daemon answers, and hears what it should."""
     control = case.config.transport.control
-    status = daemon(control)
+    if case.needs_key:
+        return [skipped("daemon", f"it answers to keys alone at {control}; --key NAME asks with one")]
+    status = daemon(case)
     if status is None:
-        return [skipped("daemon", f"none answers at {control}")]
+        return [skipped("daemon", f"none answers at {control}{f' to key {case.keys.key}' if case.keys.key else ''}")]
     about = f"serstream {status['version']} (process {status['pid']}) at {control}"
     heard = {name: source["status"] for name, source in status["sources"].items()}
     if status["version"] != __version__:
@@ -49,7 +51,7 @@ def running_daemon(case: Case) -> list[Finding]:
 def ports(case: Case) -> list[Finding]:
     """Whether each endpoint of the configuration is free, or held by the daemon that answers."""
     transport = case.config.transport
-    status = daemon(transport.control)
+    status = daemon(case)
     endpoints = {"events": transport.events, "control": transport.control, "audio": transport.audio}
     return [_port(f"transport.{key}", url, status, case) for key, url in endpoints.items() if url is not None]
 
@@ -61,6 +63,10 @@ def _port(key: str, endpoint: str, status: dict[str, object] | None, case: Case)
     pid = holder(endpoint)
     if status is not None and pid in (None, status["pid"]):
         return ok("ports", f"{about} is served by the running daemon, process {status['pid']}")
+    if case.needs_key:
+        return skipped(
+            "ports", f"{about} is held by {described(pid)}; whether that is the daemon is found with --key NAME"
+        )
     silent = ", which does not answer as a daemon of serstream does" if key == "transport.control" else ""
     remedy = f"stop that ({f'kill {pid}' if pid else 'sudo ss -ltnp shows it'}), or configure another {key}"
     return failure("ports", f"{about} is held by {described(pid)}{silent}", remedy)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from serstream.errors import SerstreamError
+from serstream.findings import Case
 from serstream.transport import request
 
 _CONNECT_LIMIT_S = 1.0
@@ -18,12 +19,13 @@ _ANSWER_LIMIT_S = 2.0
 _LISTENING = "0A"
 
 
-def daemon(control: str) -> dict[str, Any] | None:
-    """Return what a daemon at this control endpoint says of itself, None where none answers within two seconds."""
-    if not is_served(control):
+def daemon(case: Case) -> dict[str, Any] | None:
+    """Return what the daemon of a configuration says of itself, None where none answers within two seconds."""
+    control = case.config.transport.control
+    if case.needs_key or not is_served(control):
         return None
     with contextlib.suppress(SerstreamError):
-        answer = request(control, "status", _ANSWER_LIMIT_S)
+        answer = request(control, "status", _ANSWER_LIMIT_S, key=case.keys.key, server_key=case.keys.server_key)
         if isinstance(answer, dict) and {"pid", "version", "sources"} <= answer.keys():
             return answer
     return None

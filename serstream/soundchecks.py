@@ -168,7 +168,7 @@ def rated(source_id: str, wanted: int | None, taken: list[int]) -> Finding:
 
 def capture(case: Case) -> list[Finding]:
     """Whether each microphone brings sound that can be heard, by two seconds of it."""
-    running = daemon(case.config.transport.control) or {"sources": {}}
+    running = daemon(case) or {"sources": {}}
     found = []
     for source_id, source in case.microphones.items():
         status = running["sources"].get(source_id, {}).get("status")

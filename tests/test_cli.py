@@ -54,7 +54,7 @@ COMMANDS = {
         "--format {table,json,csv,emotionml}",
     ],
     "devices": ["--json", "--config"],
-    "doctor": ["--no-capture", "--json", "--config"],
+    "doctor": ["--no-capture", "--json", "--config", "--key NAME|FILE", "--server-key"],
     "status": ["--control", "--json", "--key NAME|FILE", "--server-key"],
     "mute": ["--control", "--json", "--source", "--key NAME|FILE", "--server-key"],
     "unmute": ["--control", "--json", "--source", "--key NAME|FILE", "--server-key"],

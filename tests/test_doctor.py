@@ -27,11 +27,12 @@ from rich.console import Console
 from serstream_process import COMMAND, KEEPS_ON, Daemon, await_true
 
 from serstream import __version__, checks, doctor
-from serstream.checks import CHECKS, Check
+from serstream.checks import CHECKS, About, Check
 from serstream.config import Config, MicrophoneSource, TransportConfig
-from serstream.findings import Case, Finding
+from serstream.findings import NO_KEYS, Case, Finding, Keys
 from serstream.hostchecks import clock, ports, running_daemon, unit_finding
 from serstream.installchecks import PACKAGES, PYTHONS, fits
+from serstream.keys import create
 from serstream.loudness import fault
 from serstream.resources import packaged
 from serstream.soundchecks import judged, rated, record, sound_cards
@@ -44,7 +45,7 @@ RUNNING = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running"
 
 def check(name: str, path: Path | None = None) -> list[Finding]:
     """Run one check as the command does, in a process of its own; all that it finds bears its name."""
-    found = doctor.ask(name, path)
+    found = doctor.ask(name, About(None if path is None else str(path)))
     assert {finding.name for finding in found} == {name}
     return found
 
@@ -112,9 +113,12 @@ def test_without_microphones_in_the_configuration_sound_is_no_matter_and_without
     sound = {name: check for name, check in CHECKS.items() if check.listens is not None}
     monkeypatch.setattr(doctor, "CHECKS", sound)
     path = configured(tmp_path, sources={"demo": {"kind": "demo"}})
-    assert {f.status for _, found in doctor.examine(path, listen=True) for f in found} == {"skipped"}
+    heard = doctor.examine(About(str(path)), listen=True)
+    assert {f.status for _, found in heard for f in found} == {"skipped"}
     monkeypatch.setattr(doctor, "CHECKS", {name: c for name, c in sound.items() if c.listens})
-    found = [finding for _, found in doctor.examine(configured(tmp_path), listen=False) for finding in found]
+    found = [
+        finding for _, found in doctor.examine(About(str(configured(tmp_path))), listen=False) for finding in found
+    ]
     assert [(f.name, f.status) for f in found] == [("sample rates", "skipped"), ("capture", "skipped")]
     assert "stay closed" in found[1].sentence
 
@@ -131,7 +135,7 @@ def test_a_check_that_hangs_is_ended_and_one_that_dies_or_raises_is_a_finding(mo
         raise ZeroDivisionError("three\nlines\n")
 
     monkeypatch.setitem(checks.CHECKS, "disk", Check(broken))
-    only(checks.run("disk", None), "failure", "the check itself broke (ZeroDivisionError: three)")
+    only(checks.run("disk", About()), "failure", "the check itself broke (ZeroDivisionError: three)")
 
 
 def test_a_finding_fits_a_narrow_terminal_and_keeps_all_its_words():
@@ -353,6 +357,26 @@ def test_a_daemon_that_runs_is_fine_and_one_that_hangs_is_named(tmp_path):
         events, control = ports(case)
         only([control], "failure", f"(process {pid})", "does not answer")
         assert events.status == "failure"
+
+
+def test_a_daemon_that_lets_nobody_in_without_a_key_is_found_with_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "serstream" / "keys"
+    create("serstream", folder)
+    (folder / "clients").write_text(f"{create('me', folder).client_line('listen')}\n")
+    transport = {"events": free(), "control": free(), "curve": {"key": "serstream", "clients": "clients"}}
+    with Daemon(tmp_path, {"sources": {"quiet": KEEPS_ON}, "transport": transport}) as daemon:
+        daemon.ready()
+        without, with_key = (Case.of(daemon.path, keys) for keys in (NO_KEYS, Keys("me")))
+        only(running_daemon(without), "skipped", "answers to keys alone", "--key NAME")
+        assert {(f.status, f"(process {daemon.process.pid})" in f.sentence) for f in ports(without)} == {
+            ("skipped", True)
+        }
+        only(running_daemon(with_key), "ok", f"process {daemon.process.pid}", "quiet is running")
+        assert [f.status for f in ports(with_key)] == ["ok", "ok"]
+        done = run("--json", "--no-capture", "--config", daemon.path, "--key", "me")
+        found = {f["name"]: f["status"] for f in json.loads(done.stdout)["findings"]}
+        assert (found["daemon"], found["ports"]) == ("ok", "ok")
 
 
 def test_a_microphone_that_the_running_daemon_has_muted_stays_closed_and_one_that_it_has_lost_is_said(

@@ -54,7 +54,8 @@ ROWS: list[dict[str, set[str]]] = [
     {"view": {"rich"}},
     {"journal_report": {"msgspec"}},
     # what is wrong on this machine
-    {"findings": {"msgspec"}, "loudness": {"numpy"}, "occupancy": set()},
+    {"findings": {"msgspec"}, "loudness": {"numpy"}},
+    {"occupancy": set()},
     {
         "installchecks": {"ai_edge_litert", "msgspec", "numba", "tflite_runtime"},
         "soundchecks": {"numpy"},
