@@ -142,7 +142,8 @@ class _Signature:
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the model has no usable signature {name}: {error}; export the model again") from error
         self._name = name
-        self._scales = {k: d["quantization"] for k, d in (self._in | self._out).items()}
+        described = (self._in | self._out).items()
+        self._scales = {name: (float(scale), int(zero)) for name, d in described for scale, zero in [d["quantization"]]}
 
     def channels(self, tensor: str) -> int:
         """Return the last size of an output; 0 if there is no such output."""
@@ -169,8 +170,7 @@ class _Signature:
 
     def scale(self, tensor: str) -> tuple[float, int]:
         """Return scale and zero point of a tensor."""
-        scale, zero = self._scales[tensor]
-        return float(scale), int(zero)
+        return self._scales[tensor]
 
 
 def _int8_shapes(details: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -272,5 +272,5 @@ def _seconds(sample: int) -> float:
 
 def _level_dbfs(samples: Samples) -> float:
     wide = samples.astype(np.float64)
-    power = float((wide * wide).sum()) / samples.size
+    power = float(wide @ wide) / samples.size
     return round(max(SILENCE_DBFS, 10.0 * math.log10(power)), 1) if power > 0.0 else SILENCE_DBFS
