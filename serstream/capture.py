@@ -52,6 +52,7 @@ class Wanted(NamedTuple):
     sample_rate: int | None
     channels: int | None
     block_s: float
+    silence_s: float | None
 
 
 def choose(found: list[Device], pattern: str) -> Device:
@@ -155,7 +156,7 @@ def run(wanted: Wanted) -> NoReturn:
     sd = load_sounddevice()
     ring = SampleRing(wanted.ring_fd)
     stream, target = open_stream(sd, wanted)
-    transfer = Transfer(target, ring, round(stream.samplerate), stream.latency)
+    transfer = Transfer(target, ring, round(stream.samplerate), stream.latency, wanted.silence_s)
     try:
         stream.start()
     except sd.PortAudioError as error:

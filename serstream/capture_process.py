@@ -79,7 +79,8 @@ class CaptureProcess:
         self._wake_fd, poke_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._abandoned = False
         self._noise: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        wanted = Wanted(self.ring.fd, poke_fd, config.device, config.sample_rate, config.channels, config.block_s)
+        c = config
+        wanted = Wanted(self.ring.fd, poke_fd, c.device, c.sample_rate, c.channels, c.block_s, c.silence_s)
         try:
             self._process = subprocess.Popen(
                 command("capture", json.dumps(wanted._asdict())),

@@ -304,7 +304,8 @@ def status(args: argparse.Namespace) -> int:
     print(f"{'model':>10}  {model['name']} ({model['runtime']}, sha256 {model['sha256'][:12]}...)")
     for source_id, source in found["sources"].items():
         counted = ", ".join(f"{k} {v}" for k, v in source["counters"].items() if v)
-        print(f"{source_id:>10}  {source['kind']}, {source['status']}: {counted or 'nothing heard yet'}")
+        state = ", ".join(str(source[key]) for key in ("kind", "status", "fault") if source.get(key))
+        print(f"{source_id:>10}  {state}: {counted or 'nothing heard yet'}")
     return 0
 
 

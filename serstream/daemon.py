@@ -253,7 +253,7 @@ class Daemon:
         if late:
             return
         self._notifier.watchdog()
-        self._notifier.status(", ".join(f"{name} {standing.status}" for name, standing in self._standings().items()))
+        self._notifier.status(", ".join(f"{name} {standing.words}" for name, standing in self._standings().items()))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import msgspec
 
 from serstream.config import DecisionConfig, SourceConfig, SpeechConfig
 from serstream.errors import SerstreamError
-from serstream.events import Status
+from serstream.events import Fault, Status
 from serstream.manifest import Manifest, Model
 from serstream.network import Network
 from serstream.pipeline import Pipeline
@@ -53,6 +53,12 @@ class Standing(NamedTuple):
 
     status: Status
     counters: dict[str, int]
+    fault: Fault | None
+
+    @property
+    def words(self) -> str:
+        """The status, and the fault if there is one."""
+        return self.status if self.fault is None else f"{self.status} ({self.fault})"
 
 
 class Hearing:
@@ -118,7 +124,10 @@ class Hearing:
 
     def standings(self) -> dict[str, Standing]:
         """Return how each source is; called from any thread."""
-        return {i: Standing("failed" if s.error else s.source.status, s.counters) for i, s in self.streams.items()}
+        return {
+            i: Standing("failed" if s.error else s.source.status, s.counters, s.source.fault)
+            for i, s in self.streams.items()
+        }
 
     def tend(self) -> list[str]:
         """Publish how the sources are, once a second; return those that are over, whose last health that was."""

@@ -17,9 +17,9 @@ from typing import Literal
 from serstream.capture import Device, choose
 from serstream.capture_process import CaptureProcess, devices
 from serstream.config import SAMPLE_RATE, MicrophoneSource
-from serstream.events import Cause, Status
+from serstream.events import Cause, Fault, Status
 from serstream.pulled import Resume
-from serstream.ring import Block, Hole, SampleRing, Slot
+from serstream.ring import FAULTS, Block, Hole, SampleRing, Slot
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +111,13 @@ class Microphone:
             return "running" if self._totals["consumed"] else "starting"
         by_cause: dict[Cause, Status] = {"stalled": "stalled", "device_lost": "lost"}
         return by_cause.get(self._hole, "starting")
+
+    @property
+    def fault(self) -> Fault | None:
+        """What is wrong with what the device delivers."""
+        with self._release_lock:
+            place = self._capture.ring.header[Slot.FAULT] if self._capture and self.status == "running" else 0
+        return FAULTS[place - 1] if place else None
 
     @property
     def counters(self) -> dict[str, int]:

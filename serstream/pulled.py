@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.config import SAMPLE_RATE
-from serstream.events import Status
+from serstream.events import Fault, Status
 from serstream.ring import Block, Hole
+from serstream.sameness import Sameness
 
 _COUNTERS = (
     *("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread"),
@@ -59,6 +60,10 @@ class Source(Protocol):
         """How the source is."""
 
     @property
+    def fault(self) -> Fault | None:
+        """What is wrong with the signal of a source that delivers."""
+
+    @property
     def counters(self) -> dict[str, int]:
         """Samples at 16 kHz; once closed, ``captured`` = ``consumed`` + ``ring_overruns`` + ``unread``.
 
@@ -91,9 +96,11 @@ class Source(Protocol):
 class Pulled:
     """What a file, a pipe and a test signal share: they wait, so that nothing is lost.
 
-    A subclass gives :meth:`_fetch`. While muted nothing is fetched; what is real time goes on where it
-    stopped.
+    A subclass gives :meth:`_fetch`, and where it is live ``_watch``. While muted nothing is fetched; what is real
+    time goes on where it stopped.
     """
+
+    _watch: Sameness | None = None
 
     def __init__(self, *, realtime: bool) -> None:
         self._realtime = realtime
@@ -135,6 +142,11 @@ class Pulled:
         if self._mute_wanted:
             return "muted"
         return "running" if self._counters["captured"] else "starting"
+
+    @property
+    def fault(self) -> Fault | None:
+        """What is wrong with the signal, where that is watched."""
+        return self._watch.fault if self._watch is not None and self.status == "running" else None
 
     @property
     def counters(self) -> dict[str, int]:

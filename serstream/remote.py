@@ -20,6 +20,7 @@ from serstream.inbox import Arrival, Inbox, now_s
 from serstream.pulled import Pulled
 from serstream.resampler import Resampler
 from serstream.ring import Block, Hole
+from serstream.sameness import Sameness
 from serstream.transfer import CaptureClock
 
 _log = logging.getLogger(__name__)
@@ -35,11 +36,11 @@ class _Stretch:
         Index of the sender that follows what was pushed.
     """
 
-    def __init__(self, arrival: Arrival, first_sample: int) -> None:
+    def __init__(self, arrival: Arrival, first_sample: int, watch: Sameness | None) -> None:
         header = arrival.packet.header
         self.run, self.next = header.run, header.first_sample
         self._rate, self._begin, self._first = header.sample_rate, header.first_sample, first_sample
-        self._resampler = Resampler(header.sample_rate, SAMPLE_RATE)
+        self._resampler = Resampler(header.sample_rate, SAMPLE_RATE, watch)
         self._clock = CaptureClock(header.sample_rate)
         self._origin_ns = self._clock.update(int((arrival.at_s - arrival.packet.duration_s) * 1e9), 0)
 
@@ -79,7 +80,7 @@ class Remote(Pulled):
     def __init__(self, config: NetworkSource) -> None:
         super().__init__(realtime=False)
         self.inbox = Inbox()
-        self._stall_s = config.stall_s
+        self._stall_s, self._silence_s = config.stall_s, config.silence_s
         self._stretch: _Stretch | None = None
         self._hole: Cause | None = None
         self._over = False
@@ -168,9 +169,10 @@ class Remote(Pulled):
         header = arrival.packet.header
         if self._stretch is None or self._stretch.run != header.run:
             self._counters["runs"] += 1
+            self._watch = Sameness(header.sample_rate, self._silence_s)
             _log.info("stream %s: run %s has begun, %d Hz", header.stream, header.run, header.sample_rate)
         self._over = False
-        self._stretch = _Stretch(arrival, self._first)
+        self._stretch = _Stretch(arrival, self._first, self._watch)
         return self._stretch
 
     def _begin_hole(self, cause: Cause) -> None:

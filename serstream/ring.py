@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # the capture process loads this module and needs no msgspec
-    from serstream.events import Cause
+    from serstream.events import Cause, Fault
 
+FAULTS: tuple[Fault, ...] = ("silence", "stuck")
 _HEADER_BYTES = 4096
 _SAMPLE_BYTES = 4
 
@@ -74,6 +75,7 @@ class Slot(IntEnum):
     device lost samples, how many (estimated, at the rate of the ring), and the index behind which it last
     happened. NON_FINITE: samples replaced by 0. CALLBACKS: callbacks so far. HEARTBEAT_NS: monotonic time of
     the last. ORIGIN_NS: monotonic time at which the sample of index 0 was captured. RATE: of the ring, in Hz.
+    FAULT: 1 + its place in ``FAULTS``, 0 for none.
     """
 
     WRITE = 0
@@ -88,6 +90,7 @@ class Slot(IntEnum):
     HEARTBEAT_NS = 9
     ORIGIN_NS = 10
     RATE = 11
+    FAULT = 12
 
 
 class Fence:

@@ -13,7 +13,7 @@ from typing import Protocol
 from serstream.batch import Asking
 from serstream.clock import LEAST_SLEEP_S, slept_s
 from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, NetworkSource, SourceConfig, StdinSource
-from serstream.events import AnyEvent, Gap, Health, Posterior
+from serstream.events import AnyEvent, Fault, Gap, Health, Posterior
 from serstream.pipeline import Pipeline
 from serstream.pulled import Resume
 from serstream.sources import Block, Hole, Source, make
@@ -24,6 +24,10 @@ AWAKE = (MicrophoneSource, StdinSource)
 """What is silent while this machine sleeps, and does not know of that."""
 LIVE = (*AWAKE, NetworkSource)
 """What is heard as it is spoken; a recording waits for its reader."""
+_SENTENCES: dict[Fault, str] = {
+    "silence": "every sample is zero; look for a switch that mutes the microphone, or for its volume",
+    "stuck": "the signal repeats itself to the bit, as a device that hangs does; plug it in again",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +121,7 @@ class Stream:
         self._last_loss_s = -MEMORY_S
         self._lost: dict[str, int] = {}
         self._logged: dict[str, int] = {}
+        self._fault: Fault | None = None
         if resume is not None:
             self._go_on(resume)
 
@@ -137,7 +142,7 @@ class Stream:
 
     def health(self) -> Health:
         """Return how the source is, over the time since the last call; called from the main thread."""
-        now_s = time.monotonic()
+        now_s, fault = time.monotonic(), self.source.fault
         busy_s, heard, self._busy_s, self._heard = self._busy_s, self._heard, 0.0, 0
         recent = sorted(latency for at, latency in list(self._latencies) if now_s - at <= MEMORY_S)
         sample = self._pipeline.next_sample
@@ -147,23 +152,33 @@ class Stream:
             sample=sample,
             stream_s=round(sample / SAMPLE_RATE, 6),
             status="failed" if self.error else self.source.status,
-            degraded=now_s - self._last_loss_s < MEMORY_S,
+            degraded=fault is not None or now_s - self._last_loss_s < MEMORY_S,
             counters=self.counters,
             rtf=round(busy_s * SAMPLE_RATE / heard, 5) if heard else 0.0,
             latency_p50_s=_percentile(recent, 0.50),
             latency_p99_s=_percentile(recent, 0.99),
             topics={},
+            fault=fault,
         )
 
     def publish_health(self) -> None:
-        """Publish :meth:`health`, and log what was lost since the last time; called from the main thread."""
-        self._publish([self.health()])
+        """Publish :meth:`health`, and log what is new about it; called from the main thread."""
+        health = self.health()
+        self._publish([health])
+        self._log_fault(health.fault)
         lost = dict(self._lost)
         for cause, samples in lost.items():
             if new := samples - self._logged.get(cause, 0):
                 log = _log.info if cause == "muted" else _log.warning
                 log("%s: %s, %d samples lost", self.source_id, cause, new)
         self._logged = lost
+
+    def _log_fault(self, fault: Fault | None) -> None:
+        before, self._fault = self._fault, fault
+        if fault is not None and fault != before:
+            _log.warning("%s: %s", self.source_id, _SENTENCES[fault])
+        elif fault != before:
+            _log.info("%s: the signal is sound again", self.source_id)
 
     def read(self, timeout_s: float) -> Block | None:
         """Return the next block of the source, if one comes in time; a hole is told of instead.

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.resampler import Resampler
-from serstream.ring import SampleRing, Slot
+from serstream.ring import FAULTS, SampleRing, Slot
+from serstream.sameness import Sameness
 
 RELAXATION = 200e-6
 """Seconds per second by which the envelope of the capture time may rise: twice a poor crystal's drift."""
@@ -84,11 +85,14 @@ class DeviceRing:
 class Transfer:
     """From the device's ring to the sample ring: mixed down, resampled, counted; on the main thread."""
 
-    def __init__(self, device: DeviceRing, ring: SampleRing, rate: int, latency_s: float) -> None:
+    def __init__(
+        self, device: DeviceRing, ring: SampleRing, rate: int, latency_s: float, silence_s: float | None = None
+    ) -> None:
         self._device, self._ring, self._rate = device, ring, rate
         self._ring_rate = ring.header[Slot.RATE]
         self._latency_ns = int(latency_s * 1e9)
-        self._resampler = Resampler(rate, self._ring_rate)
+        self._watch = Sameness(rate, silence_s)
+        self._resampler = Resampler(rate, self._ring_rate, self._watch)
         self._clock = CaptureClock(rate)
         self._read = 0
         self._overflows = 0
@@ -141,3 +145,5 @@ class Transfer:
             self._read += n_samples
         replaced = self._resampler.non_finite * self._ring_rate
         self._ring.header[Slot.NON_FINITE] = -(-replaced // self._rate)
+        fault = self._watch.fault
+        self._ring.header[Slot.FAULT] = 0 if fault is None else 1 + FAULTS.index(fault)

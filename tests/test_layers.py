@@ -13,7 +13,8 @@ ROWS: list[dict[str, set[str]]] = [
     {"errors": set(), "resources": set(), "clock": set(), "signals": set(), "children": set(), "logs": set()},
     {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
-    {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}, "pcm": {"numpy"}},
+    {"ring": {"numpy"}, "sameness": {"numpy"}, "kernels": {"numba", "numpy"}, "pcm": {"numpy"}},
+    {"resampler": {"numpy", "soxr"}},
     # the capture process: what is below here and above `sources` must stay small
     {"transfer": {"numpy"}},
     {"capture": {"sounddevice"}},

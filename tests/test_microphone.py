@@ -24,7 +24,7 @@ from serstream.config import MicrophoneSource
 from serstream.errors import SourceError
 from serstream.microphone import Microphone
 from serstream.pulled import Resume
-from serstream.ring import Block, Hole, SampleRing, Slot
+from serstream.ring import FAULTS, Block, Hole, SampleRing, Slot
 from serstream.transfer import RELAXATION, CaptureClock, DeviceRing, Transfer
 
 RATE = 16_000
@@ -328,10 +328,10 @@ def test_the_first_match_or_the_default_device_is_chosen():
 def make_transfer():
     opened = []
 
-    def make(device_rate=RATE, channels=1, device_samples=4 * RATE, latency_s=0.0):
+    def make(device_rate=RATE, channels=1, device_samples=4 * RATE, latency_s=0.0, silence_s=None):
         ring, device = SampleRing.create(10 * RATE, RATE), DeviceRing(device_samples, channels)
         opened.append((ring, device))
-        return device, Transfer(device, ring, device_rate, latency_s), ring
+        return device, Transfer(device, ring, device_rate, latency_s, silence_s), ring
 
     yield make
     for ring, device in opened:
@@ -618,3 +618,53 @@ def test_a_microphone_that_is_muted_before_it_is_opened_opens_no_device(new):
     spawned[0].write(10)
     assert microphone.read(0.0)[:2] == ("end", "muted")
     microphone.close()
+
+
+# --- a device that delivers what no room sounds like
+
+
+def test_a_muted_device_is_a_fault_until_it_sounds_again(virtual_mic, tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 4 * 48_000)
+    soundfile.write(tmp_path / "noise.wav", noise, 48_000)
+    with listening(MicrophoneSource(silence_s=1.0)) as listener:
+        listener.block()
+        assert listener.microphone.fault is None
+        listener.until(lambda _: listener.microphone.fault == "silence")
+        assert listener.microphone.status == "running"
+        player = virtual_mic.play(tmp_path / "noise.wav")
+        listener.until(lambda _: listener.microphone.fault is None)
+        player.kill()
+        player.wait()
+
+
+def test_the_capture_process_tells_of_a_device_that_is_stuck(make_transfer):
+    device, transfer, ring = make_transfer(48_000, 2, silence_s=2.0)
+    block = np.random.default_rng(0).uniform(-1, 1, (4_800, 2)).astype(np.float32)
+    found = []
+    for _ in range(30):
+        device(block, len(block), None, GOOD)
+        transfer.run()
+        found.append(ring.header[Slot.FAULT])
+    assert found[:20] == [0] * 20
+    assert FAULTS[found[-1] - 1] == "stuck"
+    device(np.roll(block, 1), len(block), None, GOOD)
+    device(np.random.default_rng(1).uniform(-1, 1, (24_000, 2)).astype(np.float32), 24_000, None, GOOD)
+    transfer.run()
+    assert ring.header[Slot.FAULT] == 0
+
+
+def test_a_device_that_is_gone_has_no_fault_of_its_signal():
+    spawned = []
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    with listening(spawn=spawn) as listener:
+        spawned[0].write(100)
+        spawned[0].ring.header[Slot.FAULT] = 1 + FAULTS.index("silence")
+        listener.block()
+        assert listener.microphone.fault == "silence"
+        spawned[0].die(0)
+        listener.hole("start", "device_lost")
+        assert listener.microphone.fault is None

@@ -24,6 +24,7 @@ from serstream.network import Network
 from serstream.pipeline import Pipeline
 from serstream.pulled import Pulled, Resume
 from serstream.resources import packaged
+from serstream.sameness import Sameness
 from serstream.sources import Block, Hole, Stdin
 from serstream.stream import Sleep, Stream
 from serstream.worker import Worker
@@ -115,6 +116,24 @@ def test_a_source_is_degraded_for_as_long_as_its_hole_is_open(phase, degraded, m
     running.start()
     assert running.join(LIMIT_S)
     assert stream.health().degraded is degraded
+
+
+def test_a_fault_degrades_its_source_and_is_logged_once(caplog):
+    caplog.set_level("INFO")
+    heard, played = Heard(), Played([])
+    stream, _ = served(heard, played)
+    played._watch = watch = Sameness(RATE, 1.0)
+    played._counters["captured"] = 1
+    for signal, fault in ((DEMO, None), (np.zeros(2 * RATE, np.float32), "silence"), (DEMO, None)):
+        watch.push(signal[: 2 * RATE])
+        for _ in range(2):
+            stream.publish_health()
+            health = heard.events[-1]
+            assert (health.status, health.fault, health.degraded) == ("running", fault, fault is not None)
+    assert [line.partition(";")[0] for line in caplog.messages] == [
+        "mic: every sample is zero",
+        "mic: the signal is sound again",
+    ]
 
 
 @pytest.mark.parametrize(
