@@ -29,6 +29,14 @@ _LIST_LIMIT_S = 5.0
 _KILL_LIMIT_S = 1.0
 
 
+def hardware_ns() -> int:
+    """Return when a sound card last came or went, 0 where the system does not tell."""
+    try:
+        return os.stat("/dev/snd").st_mtime_ns
+    except OSError:
+        return 0
+
+
 def devices() -> list[Device]:
     """Return the devices that can record, as a fresh process sees them.
 

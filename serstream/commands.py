@@ -305,6 +305,8 @@ def status(args: argparse.Namespace) -> int:
     for source_id, source in found["sources"].items():
         counted = ", ".join(f"{k} {v}" for k, v in source["counters"].items() if v)
         state = ", ".join(str(source[key]) for key in ("kind", "status", "fault") if source.get(key))
+        if (drift_ppm := source.get("drift_ppm")) is not None:
+            state += f", its clock {drift_ppm:+.1f} ppm"
         print(f"{source_id:>10}  {state}: {counted or 'nothing heard yet'}")
     return 0
 

@@ -37,11 +37,11 @@ class AnySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class MicrophoneSource(AnySource, frozen=True, tag_field="kind", tag="microphone"):
     """A device of the sound library.
 
-    ``device`` is a regular expression searched in the device names without regard to case (the first match is used),
-    empty for the system's default; ``sample_rate`` in Hz and ``channels`` are None for what the device prefers;
-    ``block_s`` is the length of one callback; after ``stall_s`` without a block the capture process is replaced.
-    After ``silence_s`` of samples that are all zero, or of the same again and again, the source has a fault; None is
-    never.
+    ``device`` is an identity, or a regular expression searched in the names and identities of devices without regard to
+    case (the first match is used), empty for the system's default; ``sample_rate`` in Hz and ``channels`` are None for
+    what the device prefers; ``block_s`` is the length of one callback; after ``stall_s`` without a block the capture
+    process is replaced. After ``silence_s`` of samples that are all zero, or of the same again and again, the source
+    has a fault; None is never.
     """
 
     device: str = ""

@@ -204,6 +204,8 @@ class Health(Event, frozen=True, kw_only=True, tag="health"):
     fault : str or None
         What is wrong with a source that delivers: ``silence`` (every sample has been zero for a while, as behind a
         switch that mutes) or ``stuck`` (the signal repeats itself to the bit).
+    drift_ppm : float or None
+        How much faster the device's clock is than the system's, in millionths; None for the first minute and a half.
     """
 
     status: Status
@@ -214,6 +216,7 @@ class Health(Event, frozen=True, kw_only=True, tag="health"):
     latency_p99_s: float
     topics: dict[str, int]
     fault: Fault | None = None
+    drift_ppm: float | None = None
 
 
 AnyEvent = Posterior | Emotion | Speech | Gap | Health

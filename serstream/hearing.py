@@ -54,6 +54,7 @@ class Standing(NamedTuple):
     status: Status
     counters: dict[str, int]
     fault: Fault | None
+    drift_ppm: float | None
 
     @property
     def words(self) -> str:
@@ -125,7 +126,7 @@ class Hearing:
     def standings(self) -> dict[str, Standing]:
         """Return how each source is; called from any thread."""
         return {
-            i: Standing("failed" if s.error else s.source.status, s.counters, s.source.fault)
+            i: Standing("failed" if s.error else s.source.status, s.counters, s.source.fault, s.source.drift_ppm)
             for i, s in self.streams.items()
         }
 

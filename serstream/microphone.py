@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from serstream.capture import Device, choose
-from serstream.capture_process import CaptureProcess, devices
+from serstream.capture_process import CaptureProcess, devices, hardware_ns
 from serstream.config import SAMPLE_RATE, MicrophoneSource
 from serstream.events import Cause, Fault, Status
 from serstream.pulled import Resume
@@ -23,7 +23,8 @@ from serstream.ring import FAULTS, Block, Hole, SampleRing, Slot
 
 _log = logging.getLogger(__name__)
 
-BACKOFF_S = (0.5, 5.0)
+BACKOFF_S = (0.5, 2.0)
+"""Least and most seconds from one start of the capture process to the next; a new sound card does not wait for it."""
 _BLOCK_LIMIT = SAMPLE_RATE
 _SAMPLE_COUNTERS = ("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread")
 _HOLE_COUNTERS = ("device_lost", "stalled", "muted", "worker_restart")
@@ -44,10 +45,12 @@ class Microphone:
         config: MicrophoneSource,
         spawn: Callable[[MicrophoneSource], CaptureProcess] = CaptureProcess,
         backoff_s: tuple[float, float] = BACKOFF_S,
+        hardware_ns: Callable[[], int] = hardware_ns,
     ) -> None:
         self._config = config
         self._spawn = spawn
         self._least_backoff_s, self._most_backoff_s = backoff_s
+        self._hardware_ns, self._known_ns = hardware_ns, hardware_ns()
         self._capture: CaptureProcess | None = None
         self._queue: deque[Block | Hole] = deque()
         self._hole: Cause | None = None
@@ -58,6 +61,7 @@ class Microphone:
         self._overflows = 0
         self._overflow_samples = 0
         self._last_s = 0.0
+        self._drift_ppm: float | None = None
         self._retry_s = 0.0
         self._backoff_s = self._least_backoff_s
         self._closed = False
@@ -118,6 +122,16 @@ class Microphone:
         with self._release_lock:
             place = self._capture.ring.header[Slot.FAULT] if self._capture and self.status == "running" else 0
         return FAULTS[place - 1] if place else None
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device's clock is than the system's, in millionths, as it was last measured."""
+        with self._release_lock:
+            return self._measured()
+
+    def _measured(self) -> float | None:
+        measured = self._capture.ring.drift_ppm if self._capture else None
+        return self._drift_ppm if measured is None else measured
 
     @property
     def counters(self) -> dict[str, int]:
@@ -277,7 +291,7 @@ class Microphone:
         """Look after the capture process once its ring is empty."""
         capture = self._capture
         if capture is None:
-            if not self._mute_wanted and time.monotonic() >= self._retry_s:
+            if not self._mute_wanted and (time.monotonic() >= self._retry_s or self._hardware_changed()):
                 self._totals["restarts"] += 1
                 self._start()
         elif capture.ended:
@@ -287,6 +301,12 @@ class Microphone:
             self._verdict = "muted" if self._mute_wanted else "stalled"
             capture.kill()
             capture.reap()
+
+    def _hardware_changed(self) -> bool:
+        before, self._known_ns = self._known_ns, self._hardware_ns()
+        if changed := self._known_ns != before:
+            self._backoff_s = self._least_backoff_s
+        return changed
 
     def _start(self) -> None:
         self._capture = self._spawn(self._config)
@@ -314,7 +334,7 @@ class Microphone:
         """Add up what the process counted, and let it go."""
         with self._release_lock:
             self._totals["unread"] += capture.ring.backlog
-            self._totals = self._add_up()
+            self._totals, self._drift_ppm = self._add_up(), self._measured()
             self._capture = None
             capture.close()
 

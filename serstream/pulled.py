@@ -64,6 +64,10 @@ class Source(Protocol):
         """What is wrong with the signal of a source that delivers."""
 
     @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device's clock is than the system's, in millionths, once that was measured."""
+
+    @property
     def counters(self) -> dict[str, int]:
         """Samples at 16 kHz; once closed, ``captured`` = ``consumed`` + ``ring_overruns`` + ``unread``.
 
@@ -101,6 +105,7 @@ class Pulled:
     """
 
     _watch: Sameness | None = None
+    drift_ppm: float | None = None
 
     def __init__(self, *, realtime: bool) -> None:
         self._realtime = realtime

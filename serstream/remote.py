@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.capture_clock import CaptureClock
 from serstream.clock import slept_s
 from serstream.config import SAMPLE_RATE, NetworkSource
 from serstream.events import Cause, Status
@@ -21,7 +22,6 @@ from serstream.pulled import Pulled
 from serstream.resampler import Resampler
 from serstream.ring import Block, Hole
 from serstream.sameness import Sameness
-from serstream.transfer import CaptureClock
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class _Stretch:
     run : UUID
     next : int
         Index of the sender that follows what was pushed.
+    clock : CaptureClock
     """
 
     def __init__(self, arrival: Arrival, first_sample: int, watch: Sameness | None) -> None:
@@ -41,8 +42,8 @@ class _Stretch:
         self.run, self.next = header.run, header.first_sample
         self._rate, self._begin, self._first = header.sample_rate, header.first_sample, first_sample
         self._resampler = Resampler(header.sample_rate, SAMPLE_RATE, watch)
-        self._clock = CaptureClock(header.sample_rate)
-        self._origin_ns = self._clock.update(int((arrival.at_s - arrival.packet.duration_s) * 1e9), 0)
+        self.clock = CaptureClock(header.sample_rate)
+        self._origin_ns = self.clock.update(int((arrival.at_s - arrival.packet.duration_s) * 1e9), 0)
 
     def place(self, index: int) -> int:
         """Return the sample of the session of an index of the sender."""
@@ -55,7 +56,7 @@ class _Stretch:
     def push(self, arrival: Arrival) -> tuple[NDArray[np.float32], int]:
         """Return what a packet gives at 16 kHz, and how many of its samples were not finite."""
         self.next += arrival.packet.n_samples
-        self._origin_ns = self._clock.update(int(arrival.at_s * 1e9), self.next - self._begin)
+        self._origin_ns = self.clock.update(int(arrival.at_s * 1e9), self.next - self._begin)
         return self._resample(arrival.packet.samples(), last=False)
 
     def finish(self) -> tuple[NDArray[np.float32], int]:
@@ -133,6 +134,7 @@ class Remote(Pulled):
             self._begin_hole("muted")
         else:
             self._hear(*stretch.push(arrival))
+            self.drift_ppm = self.drift_ppm if stretch.clock.drift_ppm is None else stretch.clock.drift_ppm
 
     def _join(self, arrival: Arrival) -> _Stretch:
         """Return the stretch that a packet goes on with; tell before of what is missing, and end the hole there."""

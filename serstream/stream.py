@@ -95,6 +95,8 @@ class Stream:
         Where it goes on, in the place of a stream whose worker has died.
     slept_s : callable
         As :func:`slept_s`.
+    wall_s : callable
+        As :func:`time.time`: events follow it when somebody sets it.
     """
 
     def __init__(
@@ -107,13 +109,15 @@ class Stream:
         started_s: float | None = None,
         resume: Resume | None = None,
         slept_s: Callable[[], float] = slept_s,
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
         self.source_id, self.config = source_id, config
         self.source: Source = make(config)
         self.error: Exception | None = None
         self._pipeline, self._outlet = pipeline, outlet
         self._rules: DecisionConfig | None = None
-        self._started_s = time.time() if started_s is None else started_s
+        self._wall_s = wall_s
+        self._started_s = wall_s() if started_s is None else started_s
         self._slept_s, self._sleep = slept_s, Sleep(slept_s, resume)
         self._newest = (0, self._now_s())
         self._busy_s, self._heard = 0.0, 0
@@ -159,6 +163,7 @@ class Stream:
             latency_p99_s=_percentile(recent, 0.99),
             topics={},
             fault=fault,
+            drift_ppm=_round(self.source.drift_ppm, 2),
         )
 
     def publish_health(self) -> None:
@@ -254,7 +259,7 @@ class Stream:
         if not isinstance(self.config, LIVE):
             return self._started_s + sample / SAMPLE_RATE
         newest, captured_s = self._newest
-        return time.time() - self._now_s() + captured_s - (newest - sample) / SAMPLE_RATE
+        return self._wall_s() - self._now_s() + captured_s - (newest - sample) / SAMPLE_RATE
 
     def _now_s(self) -> float:
         """Return the time, in seconds, on a clock that goes on while the machine sleeps."""
@@ -265,6 +270,10 @@ class Stream:
         self._latencies.append((now_s, latency_s))
         while now_s - self._latencies[0][0] > MEMORY_S:
             self._latencies.popleft()
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _percentile(ordered: list[float], share: float) -> float:

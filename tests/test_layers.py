@@ -10,10 +10,24 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "serstream"
 
 ROWS: list[dict[str, set[str]]] = [
-    {"errors": set(), "resources": set(), "clock": set(), "signals": set(), "children": set(), "logs": set()},
+    {
+        "errors": set(),
+        "resources": set(),
+        "clock": set(),
+        "identity": set(),
+        "signals": set(),
+        "children": set(),
+        "logs": set(),
+    },
     {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
-    {"ring": {"numpy"}, "sameness": {"numpy"}, "kernels": {"numba", "numpy"}, "pcm": {"numpy"}},
+    {
+        "ring": {"numpy"},
+        "sameness": {"numpy"},
+        "capture_clock": {"numpy"},
+        "kernels": {"numba", "numpy"},
+        "pcm": {"numpy"},
+    },
     {"resampler": {"numpy", "soxr"}},
     # the capture process: what is below here and above `sources` must stay small
     {"transfer": {"numpy"}},

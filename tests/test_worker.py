@@ -136,6 +136,26 @@ def test_a_fault_degrades_its_source_and_is_logged_once(caplog):
     ]
 
 
+def test_events_follow_the_clock_of_the_system_when_it_is_set_and_the_index_does_not_jump():
+    heard, now = Heard(), time.monotonic()
+    items = [Block(k * 4096, DEMO[k * 4096 : (k + 1) * 4096], now + 0.256 * (k + 1)) for k in range(8)]
+    network, wall = Network(MODEL), [1_000.0]
+    stream = Stream(
+        "mic", MicrophoneSource(), new_pipeline(network, heard, "mic"), heard, wall_s=lambda: wall[0] + time.monotonic()
+    )
+    stream.source = Played(items)
+    for k in range(8):
+        wall[0] = 1_000.0 if k < 4 else 87_400.0
+        block = stream.read(0.0)
+        assert block is not None
+        stream.tell(alone(network, stream.hear(block)), block.samples.size, 0.0)
+    steps = heard.of("mic", "posterior")
+    assert [step.sample for step in steps] == [4096 * k for k in range(1, 9)]
+    told = [datetime.fromisoformat(step.time).timestamp() for step in steps]
+    true = [1_000.0 + 86_400.0 * (k >= 4) + now + 0.256 * (k + 1) for k in range(8)]
+    assert told == pytest.approx(true, abs=0.002)
+
+
 @pytest.mark.parametrize(
     "cause", ["input_overflow", "ring_overrun", "stalled", "device_lost", "muted", "network", "worker_restart"]
 )
