@@ -103,7 +103,14 @@ class DemoSource(AnySource, frozen=True, tag_field="kind", tag="demo"):
     """The embedded recording of synthetic speech, again and again."""
 
 
-SourceConfig = MicrophoneSource | FileSource | StdinSource | NetworkSource | SyntheticSource | DemoSource
+class ReplaySource(AnySource, frozen=True, tag_field="kind", tag="replay"):
+    """The timing of another run, which ``serstream run --record`` wrote, with noise for sound; ``realtime`` as then."""
+
+    path: str
+    realtime: bool = True
+
+
+SourceConfig = MicrophoneSource | FileSource | StdinSource | NetworkSource | SyntheticSource | ReplaySource | DemoSource
 
 
 class SpeechConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

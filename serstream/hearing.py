@@ -33,7 +33,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="w
 class Orders(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="orders"):
     """What a process is to hear, and all that it needs for that: it reads no configuration, model or profile.
 
-    ``started_s`` is when the session began, in seconds since 1970; ``profiles`` and ``resumes`` are of some sources.
+    ``started_s`` is when the session began, in seconds since 1970; ``profiles`` and ``resumes`` are of some sources;
+    ``record`` is the folder into which their timing is written.
     """
 
     session: str
@@ -46,6 +47,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="o
     runtime: str
     profiles: dict[str, list[float]] = {}
     resumes: dict[str, Resume] = {}
+    record: str | None = None
 
 
 class Standing(NamedTuple):
@@ -165,7 +167,9 @@ def _stream(source_id: str, orders: Orders, network: Network, outlet: Outlet) ->
         mean=orders.manifest.cepstral_mean(orders.profiles.get(source_id)),
     )
     config, resume = orders.sources[source_id], orders.resumes.get(source_id)
-    stream = Stream(source_id, config, pipeline, outlet, started_s=orders.started_s, resume=resume)
+    stream = Stream(
+        source_id, config, pipeline, outlet, started_s=orders.started_s, resume=resume, record=orders.record
+    )
     if source_id in orders.wishes.muted:
         stream.source.mute()
     return stream

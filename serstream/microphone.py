@@ -46,10 +46,12 @@ class Microphone:
         spawn: Callable[[MicrophoneSource], CaptureProcess] = CaptureProcess,
         backoff_s: tuple[float, float] = BACKOFF_S,
         hardware_ns: Callable[[], int] = hardware_ns,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._spawn = spawn
         self._least_backoff_s, self._most_backoff_s = backoff_s
+        self._now_s = now_s
         self._hardware_ns, self._known_ns = hardware_ns, hardware_ns()
         self._capture: CaptureProcess | None = None
         self._queue: deque[Block | Hole] = deque()
@@ -89,7 +91,7 @@ class Microphone:
     def open(self) -> None:
         """Start capturing, unless muted; a device that is not there is waited for."""
         if self._hole is None:
-            self._last_s = time.monotonic()
+            self._last_s = self._now_s()
         if self._mute_wanted:
             self._begin_hole("muted")
         else:
@@ -180,7 +182,7 @@ class Microphone:
 
         Never takes much longer than ``timeout_s`` (plus a second when a process has to be killed).
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = self._now_s() + timeout_s
         while not self._closed:
             if not self._queue:
                 self._take()
@@ -188,7 +190,7 @@ class Microphone:
                 self._supervise()
             if self._queue:
                 return self._deliver()
-            remaining_s = deadline - time.monotonic()
+            remaining_s = deadline - self._now_s()
             if remaining_s <= 0:
                 return None
             self._wait(remaining_s)
@@ -202,7 +204,7 @@ class Microphone:
 
     def _wait(self, remaining_s: float) -> None:
         if self._capture is None:
-            due_s = remaining_s if self._mute_wanted else self._retry_s - time.monotonic()
+            due_s = remaining_s if self._mute_wanted else self._retry_s - self._now_s()
             self._changed.wait(max(0.0, min(remaining_s, due_s)))
             self._changed.clear()
         else:
@@ -265,7 +267,7 @@ class Microphone:
     def _begin_hole(self, cause: Cause) -> bool:
         """Begin a hole, unless one is open that is not a worker's end; return whether it began."""
         if self._hole == "worker_restart":
-            self._end_hole(time.monotonic())
+            self._end_hole(self._now_s())
         if self._hole is not None:
             return False
         self._hole = cause
@@ -291,7 +293,7 @@ class Microphone:
         """Look after the capture process once its ring is empty."""
         capture = self._capture
         if capture is None:
-            if not self._mute_wanted and (time.monotonic() >= self._retry_s or self._hardware_changed()):
+            if not self._mute_wanted and (self._now_s() >= self._retry_s or self._hardware_changed()):
                 self._totals["restarts"] += 1
                 self._start()
         elif capture.ended:
@@ -312,7 +314,7 @@ class Microphone:
         self._capture = self._spawn(self._config)
         self._ring_first = self._ring_non_finite = self._overflows = self._overflow_samples = 0
         self._verdict = None
-        self._retry_s = time.monotonic() + self._backoff_s
+        self._retry_s = self._now_s() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, self._most_backoff_s)
 
     def _bury(self, capture: CaptureProcess) -> None:
@@ -320,7 +322,7 @@ class Microphone:
         cause: Cause = self._verdict or "device_lost"
         if self._begin_hole(cause) and cause != "muted":
             _log.warning("no samples: %s; trying again", self._reason(cause, capture))
-        self._retry_s = 0.0 if cause == "muted" else max(self._retry_s, time.monotonic() + self._least_backoff_s)
+        self._retry_s = 0.0 if cause == "muted" else max(self._retry_s, self._now_s() + self._least_backoff_s)
         self._release(capture)
 
     def _reason(self, cause: Cause, capture: CaptureProcess) -> str:
@@ -344,7 +346,7 @@ class Microphone:
             return
         self._closed = True
         if self._hole:
-            self._count_hole(self._hole, time.monotonic())
+            self._count_hole(self._hole, self._now_s())
         if self._capture:
             self._capture.kill()
             self._capture.reap()

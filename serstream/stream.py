@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 from serstream.batch import Asking
@@ -17,6 +18,7 @@ from serstream.events import AnyEvent, Fault, Gap, Health, Posterior
 from serstream.pipeline import Pipeline
 from serstream.pulled import Resume
 from serstream.sources import Block, Hole, Source, make
+from serstream.timing import Header, TimingLog
 
 MEMORY_S = 60.0
 """Latencies and losses of the last minute make percentiles and ``degraded``."""
@@ -97,6 +99,8 @@ class Stream:
         As :func:`slept_s`.
     wall_s : callable
         As :func:`time.time`: events follow it when somebody sets it.
+    record : str, optional
+        Folder into which to write the timing of the source.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class Stream:
         resume: Resume | None = None,
         slept_s: Callable[[], float] = slept_s,
         wall_s: Callable[[], float] = time.time,
+        record: str | None = None,
     ) -> None:
         self.source_id, self.config = source_id, config
         self.source: Source = make(config)
@@ -118,7 +123,7 @@ class Stream:
         self._rules: DecisionConfig | None = None
         self._wall_s = wall_s
         self._started_s = wall_s() if started_s is None else started_s
-        self._slept_s, self._sleep = slept_s, Sleep(slept_s, resume)
+        self._slept_s, self._sleep = slept_s, Sleep(slept_s, resume if isinstance(config, AWAKE) else None)
         self._newest = (0, self._now_s())
         self._busy_s, self._heard = 0.0, 0
         self._latencies: deque[tuple[float, float]] = deque()
@@ -126,8 +131,15 @@ class Stream:
         self._lost: dict[str, int] = {}
         self._logged: dict[str, int] = {}
         self._fault: Fault | None = None
+        self._timing = self._record_in(Path(record)) if record else None
         if resume is not None:
             self._go_on(resume)
+
+    def _record_in(self, folder: Path) -> TimingLog:
+        session, started_s = self._outlet.session, self._started_s
+        header = Header(source=self.source_id, session=session, started_s=started_s)
+        zero_s = time.monotonic() - (self._wall_s() - started_s)
+        return TimingLog(folder / f"{self.source_id}.{session[:8]}.jsonl", header, zero_s=zero_s)
 
     def _go_on(self, resume: Resume) -> None:
         self._pipeline.go_on(resume.first_sample, resume.emotions)
@@ -142,7 +154,8 @@ class Stream:
     @property
     def counters(self) -> dict[str, int]:
         """What the source counts, and the samples at 16 kHz that the machine slept through."""
-        return self.source.counters | {"suspended": self._sleep.lost_samples}
+        counters = self.source.counters
+        return counters | {"suspended": counters.get("suspended", 0) + self._sleep.lost_samples}
 
     def health(self) -> Health:
         """Return how the source is, over the time since the last call; called from the main thread."""
@@ -197,7 +210,10 @@ class Stream:
             self._rules = None
             self._pipeline.configure(rules)
         block = None
-        for placed in self._place(self.source.read(timeout_s)):
+        items = self._place(self.source.read(timeout_s))
+        if self._timing:
+            self._timing.take(items, self.source, self.counters)
+        for placed in items:
             if isinstance(placed, Block):
                 block = placed
             else:
@@ -221,6 +237,13 @@ class Stream:
         self._publish(events)
         self._busy_s += busy_s + time.monotonic() - started_s
         self._heard += n_samples
+
+    def close(self) -> None:
+        """Close the source."""
+        self.source.close()
+        if self._timing:
+            self._timing.close(self.source, self.counters)
+            self._timing = None
 
     def finish(self) -> None:
         """Analyse what is left of a step and close what is open: the stream is over."""

@@ -36,7 +36,9 @@ ROWS: list[dict[str, set[str]]] = [
     {"packets": {"msgspec", "numpy"}},
     {"inbox": set()},
     {"microphone": set(), "stdin": {"numpy"}, "remote": {"numpy"}},
-    {"sources": {"numpy"}},
+    {"timing": {"msgspec"}},
+    {"replay": {"numpy"}},
+    {"sources": {"numpy"}, "faults": {"numpy"}},
     # the middle: no thread, socket, file or clock
     {"features": {"msgspec", "numpy"}, "normalisation": {"numpy"}, "speech": {"earshot", "numpy"}},
     {"frontend": {"numpy"}, "pooling": {"numpy"}},
