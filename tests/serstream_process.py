@@ -15,7 +15,8 @@ from typing import IO, Any
 
 from serstream import Emotion, Health, Lost, Subscriber, request
 
-LIMIT_S = 30.0
+LIMIT_S = float(os.environ.get("SERSTREAM_LIMIT_S", "30"))
+"""No wait is longer; a machine that is busy with other things may need more."""
 COMMAND = [sys.executable, "-m", "serstream"]
 KEEPS_ON = {"kind": "synthetic", "signal": "silence"}
 """A source that never ends, beside one whose events are to be asked for afterwards."""

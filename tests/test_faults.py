@@ -1,5 +1,6 @@
 """A microphone that goes wrong: whatever its schedule, nothing is lost that is not counted and announced."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def lost_in(items):
 STEPS = st.lists(st.builds(Step, st.sampled_from(KINDS), st.floats(0.05, LONGEST_S)), max_size=5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25 * int(os.environ.get("SERSTREAM_REPEAT", "1")), deadline=None)
 @given(steps=STEPS, rate=st.sampled_from([8_000, 16_000, 44_100]), seed=st.integers(0, 9))
 def test_whatever_a_device_does_every_sample_is_heard_or_counted_in_a_hole_that_ends(steps, rate, seed):
     steps = [Step("sound", 1.0), *steps, Step("sound", 4.0)]
