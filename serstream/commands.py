@@ -199,7 +199,7 @@ def send(args: argparse.Namespace) -> int:
     """Send a source to a daemon elsewhere, and say at the end how much that was."""
     _end_quietly_when_asked()
     base = load(args.config)[0]
-    log_to_stderr(base.log_level)
+    log_to_stderr(base.log_level.upper())
     config = _choose(base, args)
     ((source_id, chosen),) = config.sources.items()
     if isinstance(chosen, NetworkSource):

@@ -17,6 +17,8 @@ from serstream import Emotion, Health, Lost, Subscriber, request
 
 LIMIT_S = float(os.environ.get("SERSTREAM_LIMIT_S", "30"))
 """No wait is longer; a machine that is busy with other things may need more."""
+PROMPT_S = 5.0
+"""What is over in a second on an idle machine is so within this on any; only what hangs is not."""
 COMMAND = [sys.executable, "-m", "serstream"]
 KEEPS_ON = {"kind": "synthetic", "signal": "silence"}
 """A source that never ends, beside one whose events are to be asked for afterwards."""

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from serstream_process import PROMPT_S
 
 from serstream.capture import Device, choose
 from serstream.capture_process import CaptureProcess, devices
@@ -119,7 +120,7 @@ def test_what_is_played_arrives_at_its_pitch_and_level(virtual_mic, tmp_path, co
         loud = []
         while len(loud) < 18_000 and len(listener.items) < 500:
             block = listener.block()
-            assert 0 < time.monotonic() - block.captured_s < 1.0
+            assert 0 < time.monotonic() - block.captured_s < PROMPT_S
             if loud or np.abs(block.samples).max() > 0.05:
                 loud.extend(block.samples)
     assert player.wait(10) == 0
@@ -153,7 +154,7 @@ def test_a_sound_server_that_hangs_is_noticed_and_survived(virtual_mic):
         virtual_mic.freeze()
         begin = time.monotonic()
         start = listener.hole("start", "stalled")
-        assert time.monotonic() - begin < 2.0
+        assert time.monotonic() - begin < PROMPT_S
         assert listener.microphone.status == "stalled"
         virtual_mic.thaw()
         end = listener.hole("end", "stalled")
@@ -169,7 +170,7 @@ def test_closing_takes_no_time_even_when_the_sound_server_hangs(virtual_mic):
         virtual_mic.freeze()
         begin = time.monotonic()
         listener.microphone.close()
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < PROMPT_S
         assert listener.microphone.ended
         assert listener.microphone.read(1.0) is None
 

@@ -15,6 +15,7 @@ import soundfile
 from serstream_process import (
     KEEPS_ON,
     LIMIT_S,
+    PROMPT_S,
     Daemon,
     await_true,
     children,
@@ -62,11 +63,10 @@ def ends(fd: int, limit_s: float = LIMIT_S) -> bool:
 
 def test_status_names_the_workers_and_tells_of_every_source_in_the_order_of_the_configuration(daemon):
     assert set(workers(daemon)) == daemon.children()
-    await_true(lambda: daemon.ask("status")["sources"]["hum"]["counters"].get("captured"))
+    await_true(lambda: {s["status"] for s in daemon.ask("status")["sources"].values()} == {"running"})
     sources = daemon.ask("status")["sources"]
     assert {name: s["kind"] for name, s in sources.items()} == {"talk": "demo", "hum": "synthetic"}
     assert list(sources) == ["talk", "hum"]
-    assert {s["status"] for s in sources.values()} == {"running"}
 
 
 def test_one_source_is_muted_and_listens_again_while_that_of_another_worker_goes_on(daemon):
@@ -124,7 +124,7 @@ def test_a_signal_ends_all_within_a_second_with_the_last_events_out(number, tmp_
         asked_s = time.monotonic()
         daemon.process.send_signal(number)
         daemon.process.wait(LIMIT_S)
-        assert time.monotonic() - asked_s < 1.0
+        assert time.monotonic() - asked_s < PROMPT_S
         last = hear_out(daemon, subscriber)
     assert all(ends(process, 0.0) for process in processes)
     offset = next(e for e in last if isinstance(e, Emotion) and e.phase == "offset")
