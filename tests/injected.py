@@ -1,0 +1,343 @@
+"""Real faults, injected into a running daemon: each returns when it is over and what is captured is heard again."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from faulty import NAMES
+from serstream_process import LIMIT_S, Daemon, Serstream, await_true, hear, hear_out, nothing_lost
+
+from serstream import Gap, Health, Posterior
+from serstream.bench.virtual_mic import VirtualMic
+
+LOSSES = ("device_lost", "stalled")
+"""Which of them is announced depends on what the sound library notices first."""
+MICROPHONE = {"sources": {"mic": {"kind": "microphone", "silence_s": None}}}
+TWO_WORKERS = {"workers": 2, "sources": {name: {"kind": "synthetic", "signal": "noise"} for name in ("a", "b")}}
+ONE_SIGNAL = {"sources": {"noise": {"kind": "synthetic", "signal": "noise"}}}
+_CLOCK = """import pathlib, time
+_time, _offset = time.time, pathlib.Path(__file__).with_name("offset")
+time.time = lambda: _time() + float(_offset.read_text())
+"""
+
+
+class Measured(NamedTuple):
+    """As what a fault was announced, None where nothing is lost, and seconds, None where they were not measured.
+
+    ``noticed_s`` is from the fault to the announcement, ``back_s`` from its end to that of the gap.
+    """
+
+    announced: str | None = None
+    noticed_s: float | None = None
+    back_s: float | None = None
+
+
+class Rig:
+    """A daemon whose wall clock can be set, its microphone, and a subscriber that misses nothing."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], mic: VirtualMic, seed: int = 0) -> None:
+        self.folder, self.config, self.mic = folder, config, mic
+        self.rng = random.Random(seed)
+        self._clock = folder / "clock"
+        self._clock.mkdir()
+        (self._clock / "sitecustomize.py").write_text(_CLOCK)
+        self.set_clock(0.0)
+        self._start()
+        self.subscriber = self.daemon.subscribe()
+        self.events: list[Any] = []
+        self.running()
+
+    def _start(self) -> None:
+        path = os.pathsep.join([str(self._clock), *filter(None, [os.environ.get("PYTHONPATH")])])
+        record = ("--record", self.folder / "timing")
+        self.daemon = Daemon(self.folder, self.config, *record, env={**self.mic.env, "PYTHONPATH": path}).ready()
+
+    def set_clock(self, ahead_s: float) -> None:
+        """Set the daemon's wall clock to so many seconds ahead of ours."""
+        self._ahead = timedelta(seconds=ahead_s)
+        (self._clock / "new").write_text(str(ahead_s))
+        (self._clock / "new").rename(self._clock / "offset")
+
+    def now(self) -> datetime:
+        """Return the daemon's wall time."""
+        return datetime.now(UTC) + self._ahead
+
+    def inject(self, fault: Callable[[Rig], Measured]) -> Measured:
+        """Let a fault happen at a moment that the seed tells."""
+        time.sleep(self.rng.uniform(0.0, 0.3))  # the moment
+        return fault(self)
+
+    def until(self, wanted: Callable[[Any], Any], since_s: float | None = None) -> float:
+        """Hear until an event is wanted, which is the last of ``events`` then; return how long that took."""
+        begun_s = time.monotonic() if since_s is None else since_s
+        self.events += hear(self.subscriber, wanted, 2 * LIMIT_S)
+        return time.monotonic() - begun_s
+
+    def gap(self, phase: str, causes: tuple[str, ...], since_s: float | None = None) -> float:
+        return self.until(lambda e: isinstance(e, Gap) and e.phase == phase and e.cause in causes, since_s)
+
+    def running(self) -> None:
+        """Wait until what was captured from now on is heard, and every source says so."""
+        for source in self.config["sources"]:
+            now = self.now()
+            for kind in (Posterior, Health):
+                self.until(
+                    lambda e, k=kind, s=source, t=now: isinstance(e, k) and e.source == s and time_of(e) > t  # type: ignore[misc]
+                )
+            assert self.events[-1].status == "running"
+
+    def restart(self) -> None:
+        """Start the daemon again after its end; what the subscriber hears of the one before is forgotten."""
+        session = self.events[-1].session
+        self._start()
+        self.until(lambda e: e.session != session and isinstance(e, Posterior))
+        self.events = [e for e in self.events if e.session != session]
+
+    def end(self) -> None:
+        """End the daemon as its users do; hold that everything is accounted for."""
+        self.events += hear_out(self.daemon, self.subscriber, signal.SIGTERM)
+        account(self.events)
+
+    def close(self) -> None:
+        """Release everything, whatever state it is in."""
+        self.subscriber.close()
+        self.daemon.__exit__()
+
+
+def time_of(event: Any) -> datetime:
+    return datetime.fromisoformat(event.time)
+
+
+def account(events: list[Any]) -> None:
+    """Hold that one session told of everything: every gap ended, and the gaps are what the counters say."""
+    last = {e.source: e for e in events if isinstance(e, Health)}
+    assert len({e.session for e in events}) == 1
+    assert last
+    for source, health in last.items():
+        gaps = [e for e in events if isinstance(e, Gap) and e.source == source]
+        assert [g.phase for g in gaps] == ["start", "end"] * (len(gaps) // 2)
+        assert [g.cause for g in gaps[::2]] == [g.cause for g in gaps[1::2]]
+        told = dict.fromkeys(("input_overflows", "ring_overruns", "device_lost", "stalled", "muted"), 0)
+        for gap in gaps[1::2]:
+            name = NAMES.get(gap.cause, gap.cause)
+            told[name] = told.get(name, 0) + gap.lost_samples
+        assert {name: health.counters[name] for name in told} == told
+        assert nothing_lost(health)
+
+
+def lost_and_found(
+    rig: Rig, break_it: Callable[[], Any], mend_it: Callable[[], Any] = lambda: None, causes: tuple[str, ...] = LOSSES
+) -> Measured:
+    """Break something; mend it once the loss is announced."""
+    broken_s = time.monotonic()
+    break_it()
+    noticed_s = rig.gap("start", causes, broken_s)
+    announced = rig.events[-1].cause
+    mend_it()
+    back_s = rig.gap("end", (announced,))
+    rig.running()
+    return Measured(announced, noticed_s, back_s)
+
+
+def passed_over(rig: Rig) -> Measured:
+    """Hold that whatever it was, the daemon hears on."""
+    rig.running()
+    return Measured()
+
+
+def device_removed_and_returned(rig: Rig) -> Measured:
+    return lost_and_found(rig, rig.mic.unplug, rig.mic.plug)
+
+
+def device_returned_at_another_rate(rig: Rig) -> Measured:
+    found = lost_and_found(rig, rig.mic.unplug, lambda: rig.mic.plug(16_000))
+    lost_and_found(rig, rig.mic.unplug, rig.mic.plug)
+    return found
+
+
+def device_gone_for_long(rig: Rig) -> Measured:
+    def return_late() -> None:
+        restarts = next(e for e in reversed(rig.events) if isinstance(e, Health)).counters["restarts"]
+        rig.until(lambda e: isinstance(e, Health) and e.counters["restarts"] >= restarts + 4)
+        rig.mic.plug()
+
+    return lost_and_found(rig, rig.mic.unplug, return_late)
+
+
+def sound_server_killed_and_started(rig: Rig) -> Measured:
+    return lost_and_found(rig, rig.mic.crash, rig.mic.restart)
+
+
+def sound_server_stopped_and_continued(rig: Rig) -> Measured:
+    return lost_and_found(rig, rig.mic.freeze, rig.mic.thaw)
+
+
+def sound_server_stopped_for_a_moment(rig: Rig) -> Measured:
+    rig.mic.freeze()
+    time.sleep(0.5)  # the fault itself
+    rig.mic.thaw()
+    return passed_over(rig)
+
+
+def _signal_capture(rig: Rig, number: int) -> Measured:
+    await_true(rig.daemon.children)
+    (pid,) = rig.daemon.children()
+    return lost_and_found(rig, lambda: os.kill(pid, number))
+
+
+def capture_killed(rig: Rig) -> Measured:
+    return _signal_capture(rig, signal.SIGKILL)
+
+
+def capture_terminated(rig: Rig) -> Measured:
+    return _signal_capture(rig, signal.SIGTERM)
+
+
+def capture_stopped(rig: Rig) -> Measured:
+    return _signal_capture(rig, signal.SIGSTOP)
+
+
+def _stop_daemon(rig: Rig, seconds: float) -> None:
+    rig.daemon.process.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)  # the fault itself
+    rig.daemon.process.send_signal(signal.SIGCONT)
+
+
+def daemon_stopped_for_a_moment(rig: Rig) -> Measured:
+    _stop_daemon(rig, 1.0)
+    return passed_over(rig)
+
+
+def daemon_stopped_until_the_ring_is_full(rig: Rig) -> Measured:
+    _stop_daemon(rig, 11.0)
+    back_s = rig.gap("end", ("ring_overrun", *LOSSES))
+    announced = rig.events[-1].cause
+    rig.running()
+    return Measured(announced, None, back_s)
+
+
+def daemon_killed_and_started(rig: Rig) -> Measured:
+    killed_s = time.monotonic()
+    assert rig.daemon.end(signal.SIGKILL) == -signal.SIGKILL
+    rig.restart()
+    back_s = time.monotonic() - killed_s
+    rig.running()
+    return Measured(None, None, back_s)
+
+
+def worker_killed(rig: Rig) -> Measured:
+    pid = rig.rng.choice(sorted(rig.daemon.children()))
+    return lost_and_found(rig, lambda: os.kill(pid, signal.SIGKILL), causes=("worker_restart",))
+
+
+def clock_stepped(rig: Rig) -> Measured:
+    step_s = 3600.0
+    for ahead_s in (step_s, -step_s, 0.0):
+        before = rig.now()
+        rig.set_clock(ahead_s)
+        rig.until(lambda e, t=before: isinstance(e, Posterior) and abs(time_of(e) - t).total_seconds() > step_s / 2)
+        assert rig.events[-1].latency_s < step_s / 2
+        rig.running()
+    return Measured()
+
+
+def disk_full_for_the_timing(rig: Rig) -> Measured:
+    pid = rig.daemon.process.pid
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    rig.daemon.err.until(lambda line: "is not written any more" in line)
+    rig.running()
+    rig.end()
+    rig.restart()
+    return Measured()
+
+
+def port_taken(rig: Rig) -> Measured:
+    with Serstream("run", "--config", rig.daemon.path, "--source", "demo") as second:
+        assert second.end() in (1, 2)
+        assert len(second.err.lines) == 1
+    return passed_over(rig)
+
+
+def subscriber_stalled(rig: Rig) -> Measured:
+    wires = ("--connect", rig.daemon.events, "--control", rig.daemon.control)
+    with Serstream("listen", "--json", *wires) as listener:
+        listener.out.until(bool)
+        listener.process.send_signal(signal.SIGSTOP)
+        rig.running()
+        listener.process.send_signal(signal.SIGCONT)
+        newest = next(e for e in reversed(rig.events) if isinstance(e, Posterior))
+        listener.out.until(lambda line: f'"{newest.time}"' in line and '"posterior"' in line)
+    return passed_over(rig)
+
+
+def subscribers_coming_and_going(rig: Rig) -> Measured:
+    for _ in range(50):
+        rig.daemon.subscribe().close()
+    return passed_over(rig)
+
+
+def muted_and_unmuted(rig: Rig) -> Measured:
+    return lost_and_found(rig, lambda: rig.daemon.ask("mute"), lambda: rig.daemon.ask("unmute"), ("muted",))
+
+
+def wrong_settings_reloaded(rig: Rig) -> Measured:
+    good = rig.daemon.path.read_text()
+    before = len(rig.daemon.err.lines)
+    rig.daemon.path.write_text("sources: {mic: {kind: telepathy}}")
+    rig.daemon.process.send_signal(signal.SIGHUP)
+    await_true(lambda: [line for line in rig.daemon.err.lines[before:] if "reload refused" in line])
+    rig.daemon.path.write_text(good)
+    return passed_over(rig)
+
+
+def nonsense_asked(rig: Rig) -> Measured:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(rig.daemon.control.removeprefix("ipc://"))
+        client.sendall(rig.rng.randbytes(4096))
+    return passed_over(rig)
+
+
+class Fault(NamedTuple):
+    """What happens, to a daemon of which configuration, and the most seconds until sound is back."""
+
+    inject: Callable[[Rig], Measured]
+    config: Mapping[str, Any] = MICROPHONE
+    back_s: float = 3.0
+
+
+NOTICED_S = 2.0
+FAULTS = {
+    fault.inject.__name__: fault
+    for fault in (
+        Fault(device_removed_and_returned),
+        Fault(device_returned_at_another_rate),
+        Fault(device_gone_for_long),
+        Fault(sound_server_killed_and_started),
+        Fault(sound_server_stopped_and_continued),
+        Fault(sound_server_stopped_for_a_moment),
+        Fault(capture_killed),
+        Fault(capture_terminated),
+        Fault(capture_stopped),
+        Fault(daemon_stopped_for_a_moment),
+        Fault(daemon_stopped_until_the_ring_is_full),
+        Fault(daemon_killed_and_started, back_s=6.0),
+        Fault(worker_killed, TWO_WORKERS, back_s=6.0),
+        Fault(clock_stepped),
+        Fault(disk_full_for_the_timing, ONE_SIGNAL),
+        Fault(port_taken),
+        Fault(subscriber_stalled),
+        Fault(subscribers_coming_and_going),
+        Fault(muted_and_unmuted),
+        Fault(wrong_settings_reloaded),
+        Fault(nonsense_asked),
+    )
+}
