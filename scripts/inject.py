@@ -16,7 +16,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,13 +77,12 @@ def suffering(fault: Fault, seed: int) -> Iterator[Callable[[int], Measured]]:
     """Run a daemon with a sound server for a fault; at the end all must be accounted for."""
     mic = VirtualMic()
     try:
-        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            rig = Rig(Path(folder), fault.config, mic, seed)
-            try:
-                yield lambda _: rig.inject(fault.inject)
-                rig.end()
-            finally:
-                rig.close()
+        with (
+            tempfile.TemporaryDirectory(prefix="faults-") as folder,
+            Rig(Path(folder), fault.config, mic, seed) as rig,
+        ):
+            yield lambda _: rig.inject(fault.inject)
+            rig.end()
     finally:
         mic.stop()
 
@@ -147,19 +146,23 @@ def arguments() -> argparse.Namespace:
         parser.error(f"{unknown[0]} is no fault; name some of {', '.join(names)}")
     if (missing := VirtualMic.missing()) and any(name in FAULTS for name in args.only):
         parser.error(f"no {', '.join(missing)}; install them: sudo apt install {PACKAGES}, or name device_... faults")
-    if args.json and not args.json.parent.is_dir():
-        parser.error(f"--json {args.json} is in no folder that exists; name another")
+    try:
+        if args.json:
+            args.json.open("a").close()
+    except OSError as error:
+        parser.error(f"--json {args.json} cannot be written: {error.strerror}; name another file")
     return args
 
 
 def main() -> int:
-    """Inject, show, write; return 1 if one was not survived or took too long."""
+    """Inject, show, write; return 1 if one was not survived, took too long or was not reached."""
     args, here = arguments(), machine()
     logging.getLogger("serstream").setLevel(logging.ERROR)  # that devices go wrong is no news here
-    rows = []
-    for number, name in enumerate(args.only, 1):
-        print(f"{number}/{len(args.only)} {name}", file=sys.stderr, flush=True)
-        rows.append(inject(name, args.times, args.seed))
+    rows: list[Row] = []
+    with suppress(KeyboardInterrupt):  # what was found until then is shown
+        for number, name in enumerate(args.only, 1):
+            print(f"{number}/{len(args.only)} {name}", file=sys.stderr, flush=True)
+            rows.append(inject(name, args.times, args.seed))
     wide = Console(width=None if sys.stdout.isatty() else 160)
     wide.print(table(rows, f"{here}, seed {args.seed}"))
     for row in rows:
@@ -171,7 +174,7 @@ def main() -> int:
     if args.json:
         found = {"schema": SCHEMA, "seed": args.seed, "machine": msgspec.to_builtins(here)}
         args.json.write_text(json.dumps(found | {"faults": [row.as_dict() for row in rows]}, indent=1) + "\n")
-    return int(any(row.failure or row.late for row in rows))
+    return int(len(rows) < len(args.only) or any(row.failure or row.late for row in rows))
 
 
 if __name__ == "__main__":

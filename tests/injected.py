@@ -51,10 +51,21 @@ class Rig:
         self._clock.mkdir()
         (self._clock / "sitecustomize.py").write_text(_CLOCK)
         self.set_clock(0.0)
+        self.events: list[Any] = []
         self._start()
         self.subscriber = self.daemon.subscribe()
-        self.events: list[Any] = []
-        self.running()
+        try:
+            self.running()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.subscriber.close()
+        self.daemon.__exit__()
 
     def _start(self) -> None:
         path = os.pathsep.join([str(self._clock), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -89,11 +100,8 @@ class Rig:
         """Wait until what was captured from now on is heard, and every source says so."""
         for source in self.config["sources"]:
             now = self.now()
-            for kind in (Posterior, Health):
-                self.until(
-                    lambda e, k=kind, s=source, t=now: isinstance(e, k) and e.source == s and time_of(e) > t  # type: ignore[misc]
-                )
-            assert self.events[-1].status == "running"
+            self.until(lambda e, s=source, t=now: isinstance(e, Posterior) and e.source == s and time_of(e) > t)
+            self.until(lambda e, s=source, t=now: isinstance(e, Health) and e.source == s and is_running(e, t))
 
     def restart(self) -> None:
         """Start the daemon again after its end; what the subscriber hears of the one before is forgotten."""
@@ -107,14 +115,13 @@ class Rig:
         self.events += hear_out(self.daemon, self.subscriber, signal.SIGTERM)
         account(self.events)
 
-    def close(self) -> None:
-        """Release everything, whatever state it is in."""
-        self.subscriber.close()
-        self.daemon.__exit__()
-
 
 def time_of(event: Any) -> datetime:
     return datetime.fromisoformat(event.time)
+
+
+def is_running(health: Health, since: datetime) -> bool:
+    return health.status == "running" and time_of(health) > since
 
 
 def account(events: list[Any]) -> None:

@@ -1,5 +1,7 @@
 """A microphone that goes wrong: whatever its schedule, nothing is lost that is not counted and announced."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 from faulty import ANNOUNCED, all_accounted_for, heard, survive
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from injected import FAULTS
 from serstream_process import KEEPS_ON, Daemon, hear
 
 from serstream import Health
@@ -151,3 +154,49 @@ def test_the_command_writes_a_timing_and_never_over_a_file(tmp_path):
     assert list(read_timing(tmp_path / "x.jsonl"))
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (again.returncode, "name a new file" in again.stderr) == (2, True)
+
+
+# --- the command that injects all faults
+
+
+def inject(*arguments):
+    env = {**os.environ, "PYTHON": sys.executable}
+    command = ["sh", str(ROOT / "scripts/faults"), *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_command_injects_says_as_what_each_was_announced_and_writes_it(tmp_path):
+    done = inject("--times", 2, "--only", "device_stuck", "device_blocks", "--json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    assert "device_stuck" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["schema"] == "serstream-faults/1"
+    assert [(f["name"], f["survived"], f["announced"], f["failure"]) for f in found["faults"]] == [
+        ("device_stuck", 2, {"stuck": 2}, None),
+        ("device_blocks", 2, {}, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--times", "0"], "times are 1 to 1000"),
+        (["--only", "earthquake"], "earthquake is no fault; name some of device_removed_and_returned, "),
+        (
+            ["--only", "device_lost", "--json", "/nowhere/x.json"],
+            "cannot be written: No such file or directory; name another file",
+        ),
+    ],
+)
+def test_what_the_command_is_asked_wrongly_is_refused_before_anything_happens(arguments, sentence):
+    done = inject(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_fault_is_in_the_document():
+    text = (ROOT / "docs/faults.md").read_text()
+    names = [*FAULTS, *(f"device_{kind}" for kind in KINDS if kind != "sound")]
+    assert len(names) >= 25
+    assert [name for name in names if f"`{name}`" not in text] == []

@@ -29,10 +29,9 @@ def server():
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory, server):
     """Run one daemon through all faults; at its end every sample must be accounted for."""
-    made = Rig(tmp_path_factory.mktemp("rig"), MICROPHONE, server)
-    yield made
-    made.end()
-    made.close()
+    with Rig(tmp_path_factory.mktemp("rig"), MICROPHONE, server) as made:
+        yield made
+        made.end()
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -42,7 +41,6 @@ def test_a_fault_of_a_microphone_is_announced_and_survived(rig, name):
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in SHARED])
 def test_a_fault_of_what_is_around_it_is_announced_and_survived(tmp_path, server, name):
-    rig = Rig(tmp_path, FAULTS[name].config, server)
-    rig.inject(FAULTS[name].inject)
-    rig.end()
-    rig.close()
+    with Rig(tmp_path, FAULTS[name].config, server) as rig:
+        rig.inject(FAULTS[name].inject)
+        rig.end()
