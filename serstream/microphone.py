@@ -219,7 +219,7 @@ class Microphone:
         if self._hole:
             if not ring.backlog:
                 return
-            lost = self._end_hole(ring.captured_s(self._ring_first))
+            lost = self._end_hole(self._captured_s(ring, self._ring_first))
             _log.info("the microphone is back; about %.1f s were lost", lost / SAMPLE_RATE)
         self._take_overflow(ring)
         limit = _BLOCK_LIMIT
@@ -230,12 +230,18 @@ class Microphone:
             return
         self._lose("ring_overrun", first - self._ring_first, estimated=False)
         self._take_non_finite(ring)
-        captured_s = ring.captured_s(first + samples.size)
+        captured_s = self._captured_s(ring, first + samples.size)
         self._queue.append(Block(self._first, samples, captured_s))
         self._first += samples.size
         self._ring_first = first + samples.size
         self._last_s = captured_s
         self._backoff_s = self._least_backoff_s
+
+    def _captured_s(self, ring: SampleRing, index: int) -> float:
+        """Return when a sample was captured; the ring's clock is that of what follows an overflow, read or not."""
+        ahead = index <= ring.header[Slot.OVERFLOW_AT]
+        lost = ring.header[Slot.OVERFLOW_SAMPLES] - self._overflow_samples if ahead else 0
+        return ring.captured_s(index) - lost / SAMPLE_RATE
 
     def _take_overflow(self, ring: SampleRing) -> None:
         events = ring.header[Slot.OVERFLOW_EVENTS]
@@ -246,6 +252,7 @@ class Microphone:
         self._overflow_samples += lost
         self._totals["input_overflows"] += lost
         self._lose("input_overflow", lost, estimated=True)
+        self._last_s = self._captured_s(ring, self._ring_first)  # if nothing follows, the next hole begins here
 
     def _take_non_finite(self, ring: SampleRing) -> None:
         replaced = ring.header[Slot.NON_FINITE]

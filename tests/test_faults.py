@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faulty import ANNOUNCED, all_accounted_for, heard, survive
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from injected import FAULTS
 from serstream_process import KEEPS_ON, Daemon, hear
@@ -32,9 +32,12 @@ STEPS = st.lists(st.builds(Step, st.sampled_from(KINDS), st.floats(0.05, LONGEST
 
 
 @settings(max_examples=25, deadline=None)
+@example(steps=[Step("overflow", 1.0), Step("stalled", 1.0)], rate=8_000, seed=0)
+@example(steps=[Step("stalled", 1.0), Step("sound", 0.06), Step("overflow", 1.0)], rate=8_000, seed=0)
 @given(steps=STEPS, rate=st.sampled_from([8_000, 16_000, 44_100]), seed=st.integers(0, 9))
 def test_whatever_a_device_does_every_sample_is_heard_or_counted_in_a_hole_that_ends(steps, rate, seed):
-    steps = [Step("sound", 1.0), *steps, Step("sound", 4.0)]
+    unsaid = sum(step.kind == "jump" for step in steps)  # each of them takes three seconds of sound to be sure of
+    steps = [Step("sound", 1.0), *steps, *[Step("sound", 4.0)] * (1 + unsaid)]
     source = FaultyMicrophone(steps, MicrophoneSource(sample_rate=rate), seed)
     begin_s, items = source.now_s, heard(source)
     index_s = all_accounted_for(items, source.counters)
