@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 from faulty import ANNOUNCED, survive
-from injected import FAULTS, NOTICED_S, Fault, Measured, Rig
+from injected import FAULTS, NOTICED_S, Fault
 from rich.console import Console
 from rich.table import Table
+from rig import Measured, Rig
 
 from serstream.bench.results import machine
 from serstream.bench.virtual_mic import PACKAGES, VirtualMic
@@ -117,7 +118,7 @@ def sentence(error: Exception) -> str:
     """Say what failed, and where."""
     here = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == TESTS]
     where = f"{here[-1].name}, line {here[-1].lineno} of {Path(here[-1].filename).name}: " if here else ""
-    return f"{where}{error or (here[-1].line if here else repr(error))}"
+    return f"{where}{str(error) or (here[-1].line if here else repr(error))}"
 
 
 def table(rows: list[Row], title: str) -> Table:

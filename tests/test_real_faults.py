@@ -6,7 +6,8 @@
 import os
 
 import pytest
-from injected import FAULTS, MICROPHONE, Rig
+from injected import FAULTS, MICROPHONE
+from rig import Rig
 from serstream_process import LIMIT_S
 
 from serstream.bench.virtual_mic import PACKAGES, VirtualMic
