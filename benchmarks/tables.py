@@ -1,8 +1,8 @@
-"""Put what ``serstream bench`` found into README.md and docs/performance.md: the tables between their marks.
+"""Put what ``serstream bench`` found into README.md and docs/performance.md: the tables between their marks, a picture.
 
     serstream bench --json > benchmarks/figures.json && python benchmarks/tables.py
 
-``--check`` writes nothing, and ends with 1 if a table is not that of the file.
+``--check`` writes nothing, and ends with 1 if a table or docs/streams.svg is not that of the file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+from plot import costs, picture
 
 from serstream.bench.measuring import Figure
 from serstream.bench.results import Results
@@ -30,7 +31,10 @@ IN_README = (
     "microphone_cpu_percent",
     "microphone_pss_mb",
     "microphone_latency_s",
+    "real_time_streams",
+    "real_time_streams_p99_ms",
 )
+PICTURE = "\n![CPU for a second of a stream, by how many there are](streams.svg)\n"
 
 
 def table(results: Results, figures: Iterable[Figure]) -> str:
@@ -46,17 +50,24 @@ def between(text: str, new: str) -> str:
     return before + BEGIN + new + END + rest.partition(END)[2]
 
 
+def documents(results: Results) -> dict[Path, str]:
+    """Return what is to be in each file."""
+    readme, performance = ROOT / "README.md", ROOT / "docs" / "performance.md"
+    short = table(results, [results.figures[name] for name in IN_README if name in results.figures])
+    found = {readme: between(readme.read_text(encoding="utf-8"), short)}
+    whole = table(results, results.figures.values())
+    if points := costs(results.figures):
+        found[performance.with_name("streams.svg")] = picture(points, results.machine.cpu)
+        whole += PICTURE
+    return found | {performance: between(performance.read_text(encoding="utf-8"), whole)}
+
+
 def main() -> int:
-    """Write the tables, or check them."""
+    """Write the tables and the picture, or check them."""
     results = msgspec.json.decode((ROOT / "benchmarks" / "figures.json").read_bytes(), type=Results)
-    documents = {
-        ROOT / "README.md": table(results, [results.figures[name] for name in IN_README]),
-        ROOT / "docs" / "performance.md": table(results, results.figures.values()),
-    }
     wrong = []
-    for path, new in documents.items():
-        old = path.read_text(encoding="utf-8")
-        if (text := between(old, new)) == old:
+    for path, text in documents(results).items():
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         wrong.append(path.name)
         if "--check" not in sys.argv:

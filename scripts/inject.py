@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from rig import Measured, Rig
 
-from serstream.bench.results import machine
 from serstream.bench.virtual_mic import PACKAGES, VirtualMic
 from serstream.faults import KINDS
+from serstream.machine import machine
 
 SCHEMA = "serstream-faults/1"
 TESTS = Path(__file__).parent.parent / "tests"

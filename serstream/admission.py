@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from serstream.batch import MOST_TOGETHER
-from serstream.config import SAMPLE_RATE, SourceConfig, SpeechConfig, SyntheticSource
+from serstream.config import SAMPLE_RATE, NetworkSource, SourceConfig, SpeechConfig, StdinSource, SyntheticSource
 from serstream.errors import ConfigError
 from serstream.events import AnyEvent, encode
 from serstream.hearing import Hearing, Orders
@@ -21,6 +21,8 @@ LOAD = 0.8
 MEASURED_FROM = 16
 """So many sources any machine carries; for more it is measured what one costs."""
 MEASURED_STEPS = 8
+IN_DAEMON = (StdinSource, NetworkSource)
+"""What no other process hears: a pipe can be read on by nobody else, and the network's packets come in here."""
 _MEASURE_LIMIT_S = 60.0
 
 
@@ -46,10 +48,18 @@ def plan(sources: Mapping[str, SourceConfig], share: float, *, cores: int, wante
     Raises
     ------
     ConfigError
-        If there are more live sources than the workers carry at ``LOAD`` of a core each.
+        If there are more live sources than the workers carry at ``LOAD`` of a core each, or more of those that no
+        worker hears than the daemon's own process does.
     """
     each = int(LOAD / share) if share else len(sources)
     at_once = min(wanted or cores, cores)
+    here = sum(isinstance(source, IN_DAEMON) for source in sources.values())
+    if here > each:
+        raise ConfigError(
+            f"{here} sources hear the network or standard input, but the one process that can carries {each} here, at "
+            f"{LOAD:.0%} of a core, where a source takes {share:.2%}; another daemon, with endpoints of its own, may "
+            "hear the rest"
+        )
     live = sum(isinstance(source, LIVE) for source in sources.values())
     if live > each * at_once:
         remedy = f"workers: {cores} carries {each * cores}, and" if at_once < cores else "remove some, or"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket as sockets
 import threading
+import time
 from collections.abc import Mapping
-from time import monotonic
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -27,9 +29,18 @@ SOCKET_BYTES = 131_072
 LOG_S = 10.0
 """What is refused of one stream is logged at most so often."""
 _CLOSE_LIMIT_S = 0.5
-_BATCH = 100
+GATHER_S = 0.01
+"""What comes within this time is taken together: to be woken for a packet costs more than to take it."""
+_BATCH = 1000
 
 _log = logging.getLogger(__name__)
+
+
+def allow_connections() -> None:
+    """Allow this process as many descriptors as it may have, for each sender takes one; most begin with 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a sandbox may refuse it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Inlet:
@@ -112,6 +123,7 @@ class Inlet:
                 except zmq.Again:
                     break
                 self._take(parts)
+            time.sleep(GATHER_S)
 
     def _take(self, parts: list[bytes]) -> None:
         stream = None
@@ -136,7 +148,7 @@ class Inlet:
             ) from None
 
     def _tell(self, stream: str | None, error: PacketError) -> None:
-        now = monotonic()
+        now = time.monotonic()
         if now >= self._quiet_until_s.get(stream, 0.0):
             self._quiet_until_s[stream] = now + LOG_S
             _log.warning("sound refused (packets so far: %d): %s", self.refused, error)

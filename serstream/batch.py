@@ -22,7 +22,8 @@ Result = TypeVar("Result")
 class TrunkStep(NamedTuple):
     """Asks what the trunk makes of normalised ``frames`` (step_frames, n_mfcc) behind a ``state`` of one stream.
 
-    The answer is its outputs (step_frames // stride, channels), int8, and the state after them.
+    The answer is its outputs (step_frames // stride, channels), int8, the log-odds (step_frames // stride,) that each
+    is speech, and the state after them.
     """
 
     frames: NDArray[np.float32]
@@ -76,11 +77,13 @@ def _parts(members: list[int]) -> Iterator[list[int]]:
     return (members[k : k + MOST_TOGETHER] for k in range(0, len(members), MOST_TOGETHER))
 
 
-def _trunk(network: Network, steps: Sequence[TrunkStep]) -> Iterator[tuple[NDArray[np.int8], State]]:
+def _trunk(
+    network: Network, steps: Sequence[TrunkStep]
+) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float64], State]]:
     frames = np.stack([step.frames for step in steps])
     state = {name: np.concatenate([step.state[name] for step in steps]) for name in steps[0].state}
-    outputs, after = network.trunk(frames, state)
-    return ((outputs[i], {name: x[i : i + 1] for name, x in after.items()}) for i in range(len(steps)))
+    outputs, gate, after = network.trunk(frames, state)
+    return ((outputs[i], gate[i], {name: x[i : i + 1] for name, x in after.items()}) for i in range(len(steps)))
 
 
 def _head(network: Network, pooled: Sequence[Pooled]) -> Iterator[dict[str, NDArray[np.float64]]]:

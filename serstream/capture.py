@@ -23,6 +23,7 @@ from serstream.transfer import DeviceRing, Transfer
 
 _BAD_RATE = -9997
 _COMMON_RATES = (48_000, 44_100, 16_000)
+_ASKED_RATES = (8_000, 16_000, 32_000, 44_100, 48_000, 96_000)
 _DEVICE_RING_S = 10.0
 _MAX_CHANNELS = 2
 _LIST_LIMIT_S = 30
@@ -129,6 +130,30 @@ def list_devices(sd: Any) -> list[Device]:
     ]
 
 
+def library(sd: Any) -> dict[str, str]:
+    """Return the versions of PortAudio and of sounddevice."""
+    return {"portaudio": sd.get_portaudio_version()[1].partition(",")[0], "sounddevice": sd.__version__}
+
+
+def list_rates(sd: Any, pattern: str, channels: int | None, rate: int | None) -> list[int]:
+    """Return which of the common rates, and of ``rate``, the device takes that a source would use, in Hz."""
+    device = choose(list_devices(sd), pattern)
+    taken = []
+    for asked in sorted({*_ASKED_RATES, device.default_rate, rate or device.default_rate}):
+        with contextlib.suppress(sd.PortAudioError):
+            sd.check_input_settings(device.number, channels or 1, "float32", samplerate=asked)
+            taken.append(asked)
+    return taken
+
+
+def _answer(question: str, *details: Any) -> Any:
+    """Answer what is asked in the place of a device to capture from."""
+    sd = load_sounddevice()
+    if question == "--list":
+        return [device._asdict() for device in list_devices(sd)]
+    return library(sd) if question == "--library" else list_rates(sd, *details)
+
+
 def open_stream(sd: Any, wanted: Wanted) -> tuple[Any, DeviceRing]:
     """Open the device that is wanted at the first rate that it takes; the stream is not started yet."""
     device = choose(list_devices(sd), wanted.device)
@@ -197,16 +222,18 @@ def _end_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Run the command line: ``--list``, or the fields of :class:`Wanted` as one JSON object.
+    """Run the command line: a question, or the fields of :class:`Wanted` as one JSON object.
+
+    The questions are ``--list``, ``--library`` and ``--rates`` with the arguments of :func:`list_rates`, each as JSON.
 
     Ends by ``os._exit``, for PortAudio's own end can hang. What fails is one JSON object on standard output.
     """
     answer = os.dup(1)
     os.dup2(2, 1)  # libraries print as they like
     try:
-        if arguments == ["--list"]:
+        if arguments[0].startswith("--"):
             signal.alarm(_LIST_LIMIT_S)
-            found: Any = [device._asdict() for device in list_devices(load_sounddevice())]
+            found = _answer(arguments[0], *map(json.loads, arguments[1:]))
             os.write(answer, json.dumps(found).encode() + b"\n")
             os._exit(0)
         threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import IO
+from typing import IO, Any
 
 from serstream.capture import Device, Wanted
 from serstream.children import apart, command, environment
@@ -45,9 +45,30 @@ def devices() -> list[Device]:
     SourceError
         If PortAudio is missing, or has not answered within five seconds.
     """
+    return [Device(**fields) for fields in _ask("--list")]
+
+
+def library() -> dict[str, str]:
+    """Return the versions of PortAudio and sounddevice; raises as :func:`devices`."""
+    return dict(_ask("--library"))
+
+
+def rates(config: MicrophoneSource) -> list[int]:
+    """Return which common rates the device of a source takes, in Hz, and its own where it takes that.
+
+    Raises
+    ------
+    SourceError
+        As :func:`devices`, or if there is no such device.
+    """
+    details = (config.device, config.channels, config.sample_rate)
+    return list(_ask("--rates", *map(json.dumps, details)))
+
+
+def _ask(*question: str) -> Any:
     try:
         done = subprocess.run(
-            command("capture", "--list"), capture_output=True, timeout=_LIST_LIMIT_S, env=environment(), check=False
+            command("capture", *question), capture_output=True, timeout=_LIST_LIMIT_S, env=environment(), check=False
         )
     except subprocess.TimeoutExpired as error:
         raise SourceError(
@@ -57,7 +78,7 @@ def devices() -> list[Device]:
     _log_noise(done.stderr)
     if done.returncode:
         raise SourceError(_sentence(done.stdout, done.returncode))
-    return [Device(**fields) for fields in json.loads(done.stdout)]
+    return json.loads(done.stdout)
 
 
 def _sentence(answer: bytes, status: int | None) -> str:

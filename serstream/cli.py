@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serstream import __version__
 from serstream.errors import SerstreamError
-from serstream.transport import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOINT
+from serstream.transport import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOINT, TYPES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,9 +23,14 @@ def parser() -> argparse.ArgumentParser:
     _add_send(commands)
     _add_analyze(commands)
     _add_enroll(commands)
+    _add_history(commands)
     p = commands.add_parser("devices", help="list microphones with their stable names")
     _add_config(p)
     p.add_argument("--json", action="store_true", help="print one JSON array")
+    p = commands.add_parser("doctor", help="find what is wrong on this machine, and what helps")
+    _add_config(p)
+    p.add_argument("--no-capture", dest="capture", action="store_false", help="leave every microphone closed")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
     for name, text in (
         ("status", "show how a running daemon is"),
         ("mute", "close the microphone of a running daemon"),
@@ -110,10 +115,28 @@ def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     p = commands.add_parser("analyze", help="analyse recordings (WAV, FLAC, OGG, MP3)")
     _add_config(p)
     p.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    p.add_argument("--format", choices=("table", "json", "csv"), default="table", help="what to print (%(default)s)")
-    p.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+    _add_format(p)
     p.add_argument("--steps", action="store_true", help="also every step of about 0.25 s")
     p.add_argument("--profile", metavar="NAME|PATH", help="start each file from the profile of a voice")
+
+
+def _add_format(p: argparse.ArgumentParser) -> None:
+    formats = ("table", "json", "csv", "emotionml")
+    p.add_argument("--format", choices=formats, default="table", help="what to print (%(default)s)")
+    p.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
+
+
+def _add_history(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser("history", help="show the events of the journal, where one is kept")
+    _add_config(p)
+    p.add_argument("--journal", type=Path, metavar="PATH", help="journal instead of that of the configuration")
+    p.add_argument("--since", metavar="T", help="30m, 2h or 3d (before now), today, yesterday, or 2026-01-31T18:00:00Z")
+    p.add_argument("--until", metavar="T", help="up to then")
+    p.add_argument("--source", metavar="ID", help="one source instead of all")
+    p.add_argument("--type", nargs="+", choices=TYPES, default=(), help="these types instead of all")
+    p.add_argument("--session", metavar="UUID", help="one session of the daemon instead of all")
+    p.add_argument("--limit", type=int, metavar="N", help="the newest N of them")
+    _add_format(p)
 
 
 def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

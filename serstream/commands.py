@@ -244,7 +244,37 @@ def analyze(args: argparse.Namespace) -> int:
             report.fail(path, error)
             if args.format != "json":
                 print(f"serstream: {error}", file=sys.stderr)
+    report.close()
     return 1 if failed else 0
+
+
+def history(args: argparse.Namespace) -> int:
+    """Print the events of a journal, of a running daemon or not."""
+    from datetime import datetime
+
+    from serstream.journal_file import find_path
+    from serstream.journal_reader import JournalReader, Wanted
+    from serstream.journal_report import PRINTERS
+    from serstream.moments import moment_ms
+
+    if args.source is not None:
+        check_source_id(args.source, "--source")
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit {args.limit} asks for no event; allowed is a whole number from 1")
+    now = datetime.now().astimezone()
+    since, until = (
+        None if text is None else moment_ms(text, option, now)
+        for text, option in ((args.since, "--since"), (args.until, "--until"))
+    )
+    if args.journal is None:
+        kept = load(args.config)[0].journal
+        path = find_path(None if kept is None else kept.path)
+    else:
+        path = args.journal
+    with JournalReader(path) as reader:
+        wanted = Wanted(since, until, args.source, args.type, args.session, args.limit)
+        PRINTERS[args.format](reader.events(wanted), sys.stdout)
+    return 0
 
 
 def enroll(args: argparse.Namespace) -> int:
@@ -253,6 +283,7 @@ def enroll(args: argparse.Namespace) -> int:
     from serstream import enroll as enrolling
     from serstream import profiles
     from serstream.daemon import find_model
+    from serstream.network import Network
 
     enrolling.check_seconds(args.seconds)
     path = profiles.own_path(args.name)
@@ -261,7 +292,7 @@ def enroll(args: argparse.Namespace) -> int:
     enrolling.check_source(source)
     profile = enrolling.enroll(
         source,
-        find_model(config.model).manifest,
+        Network(find_model(config.model), config.runtime),
         name=args.name,
         threshold=config.speech.threshold,
         wanted_s=args.seconds,
@@ -296,12 +327,20 @@ def devices(args: argparse.Namespace) -> int:
         print(json.dumps(rows))
         return 0
     if not rows:
-        print("no microphone found; plug one in, or run `serstream run --source demo`")
+        print("no microphone found; plug one in, see `serstream doctor`, or run `serstream run --source demo`")
         return 0
     from serstream.report import device_table
 
     print(device_table(rows))
     return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Find what is wrong on this machine, and say what helps."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started to look is ended, as after Ctrl-C
+    from serstream.doctor import run as examine
+
+    return examine(args.config, listen=args.capture, as_json=args.json)
 
 
 def status(args: argparse.Namespace) -> int:
@@ -314,6 +353,10 @@ def status(args: argparse.Namespace) -> int:
         print(f"{key:>10}  {found[key]}")
     if audio := found.get("audio"):
         print(f"{'audio':>10}  {audio['endpoint']}: packets {audio['packets']}, refused {audio['refused']}")
+    if kept := found.get("journal"):
+        trouble = f", {kept['trouble']}" if kept["degraded"] else ""
+        counted = ", ".join(f"{key} {kept[key]}" for key in ("written", "waiting", "dropped"))
+        print(f"{'journal':>10}  {kept['path']}: {counted}{trouble}")
     model = found["model"]
     print(f"{'model':>10}  {model['name']} ({model['runtime']}, sha256 {model['sha256'][:12]}...)")
     for source_id, source in found["sources"].items():

@@ -151,12 +151,27 @@ class TransportConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replay_mb: Annotated[float, Meta(gt=0.0, le=4096.0)] = 64.0
 
 
+class JournalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Events on disk, in an SQLite file: of type emotion, speech and gap, and those that are named here.
+
+    ``path`` is None for a file in the state folder of the service, or of the user; ``keep_days`` and ``max_mb`` (10^6
+    bytes) are how old and how large it may become; what came in ``batch_s`` is written together.
+    """
+
+    path: str | None = None
+    keep_days: Annotated[float, Meta(gt=0.0, le=36_500.0)] = 30.0
+    max_mb: Annotated[float, Meta(ge=4.0, le=1e6)] = 256.0
+    batch_s: Annotated[float, Meta(ge=0.1, le=60.0)] = 2.0
+    posterior: bool = False
+    health: bool = False
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration.
 
     ``workers`` is how many processes hear the sources: 1 is the daemon's own, None as many as they need.
     ``model`` is the name of a shipped model or the path of a model folder; ``runtime`` is what runs it, LiteRT or
-    its predecessor tflite-runtime.
+    its predecessor tflite-runtime. ``journal`` is None for no event on disk.
     """
 
     sources: dict[str, SourceConfig] = field(default_factory=lambda: {"mic": MicrophoneSource()})
@@ -166,6 +181,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     speech: SpeechConfig = SpeechConfig()
     decision: DecisionConfig = DecisionConfig()
     transport: TransportConfig = TransportConfig()
+    journal: JournalConfig | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -332,8 +348,7 @@ def _type_at(data: Any, keys: list[str]) -> Any:
     """Return msgspec's description of the type at a path, following the source's ``kind`` through the union."""
     node: Any = msgspec.inspect.type_info(Config)
     for depth, k in enumerate(keys):
-        if isinstance(node, msgspec.inspect.UnionType):  # a mapping or null
-            node = next((t for t in node.types if isinstance(t, msgspec.inspect.DictType)), node)
+        node = _unless_null(node)
         if isinstance(node, msgspec.inspect.StructType):
             node = next((f.type for f in node.fields if f.encode_name == k), None)
         elif isinstance(node, msgspec.inspect.DictType):
@@ -346,8 +361,14 @@ def _type_at(data: Any, keys: list[str]) -> Any:
     return node
 
 
+def _unless_null(node: Any) -> Any:
+    """Return what a type allows besides null, where that is one thing."""
+    others = [t for t in getattr(node, "types", ()) if not isinstance(t, msgspec.inspect.NoneType)]
+    return others[0] if len(others) == 1 else node
+
+
 def _fields_at(data: Any, keys: list[str]) -> list[str]:
-    node = _type_at(data, keys)
+    node = _unless_null(_type_at(data, keys))
     if not isinstance(node, msgspec.inspect.StructType):
         return []
     return [f.encode_name for f in node.fields] + (["kind"] if node.tag else [])

@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 
 from serstream import __version__
-from serstream.admission import parts, workers_for
-from serstream.audio import Inlet
-from serstream.config import Config, NetworkSource, StdinSource, load
+from serstream.admission import IN_DAEMON, parts, workers_for
+from serstream.audio import Inlet, allow_connections
+from serstream.config import Config, NetworkSource, load
 from serstream.errors import ConfigError, SerstreamError
-from serstream.events import AnyEvent
+from serstream.events import AnyEvent, Health
 from serstream.hearing import HEALTH_S, Hearing, Orders, Standing, Wishes
+from serstream.journal import Journal
 from serstream.manifest import Model, load_model
 from serstream.pipeline import thresholds
 from serstream.profiles import find as find_profile
@@ -33,8 +34,6 @@ from serstream.transport import Publisher, Request
 from serstream.worker_process import DEADLINE_S, WorkerProcess
 
 STOP_LIMIT_S = 0.7
-IN_DAEMON = (StdinSource, NetworkSource)
-"""What no other process hears: a pipe can be read on by nobody else, and the network's packets come in here."""
 LIVE_KEYS = ("decision", "log_level")
 """What ``reload`` applies without a restart."""
 
@@ -102,23 +101,37 @@ class Daemon:
         self._lock = threading.Lock()
         self._wishes = Wishes(decision=config.decision, log_level=_package_log.getEffectiveLevel())
         self._late: list[str] = []
+        self._turn = 0
         orders = self._orders()
         self.hearings = self._hearings(orders, workers_for(orders, config.workers))
-        t = config.transport
-        self.publisher = Publisher(
-            t.events,
-            t.control,
-            session=self.session,
-            handler=self._answer,
-            insecure=t.insecure,
-            replay_s=t.replay_s,
-            replay_mb=t.replay_mb,
-        )
+        self.publisher, self.journal = self._open_publisher()
         try:
             self.inlet = self._open_inlet()
         except BaseException:
             self.publisher.close()
+            if self.journal is not None:
+                self.journal.close()
             raise
+
+    def _open_publisher(self) -> tuple[Publisher, Journal | None]:
+        t = self.config.transport
+        journal = None if self.config.journal is None else Journal(self.config.journal, self.session)
+        try:
+            publisher = Publisher(
+                t.events,
+                t.control,
+                session=self.session,
+                handler=self._answer,
+                insecure=t.insecure,
+                replay_s=t.replay_s,
+                replay_mb=t.replay_mb,
+                recorder=journal,
+            )
+        except BaseException:
+            if journal is not None:
+                journal.close()
+            raise
+        return publisher, journal
 
     def _orders(self) -> Orders:
         c, manifest = self.config, self.model.manifest
@@ -150,6 +163,8 @@ class Daemon:
 
     def publish(self, event: AnyEvent, *, time: str, latency_s: float) -> AnyEvent:
         """Publish what was heard; called from any thread."""
+        if self.journal is not None and isinstance(event, Health):
+            event = self.journal.mark(event)
         return self.publisher.publish(event, time=time, latency_s=latency_s)
 
     def _beat(self, loop: str) -> None:
@@ -159,6 +174,7 @@ class Daemon:
         t = self.config.transport
         if t.audio is None:
             return None
+        allow_connections()
         inboxes = {
             stream.config.stream_of(source_id): stream.source.inbox
             for hearing in self.hearings
@@ -218,6 +234,8 @@ class Daemon:
             if not hearing.close(max(0.0, until_s - time.monotonic())):
                 _log.error("the analysis did not stop in time; its last events are lost")
         self.publisher.close()
+        if self.journal is not None:
+            self.journal.close()
 
     def _errors(self) -> list[Exception]:
         return [hearing.error for hearing in self.hearings if hearing.error is not None]
@@ -227,7 +245,8 @@ class Daemon:
 
     def _tend(self) -> None:
         """One turn of the main loop: wait, then reload if woken for it, or health and the watchdog."""
-        if self._wake.wait(HEALTH_S):
+        turns = max(hearing.turns for hearing in self.hearings)
+        if self._wake.wait(HEALTH_S / turns):
             self._wake.clear()
             if self._reload_asked:
                 self._reload_asked = False
@@ -236,7 +255,9 @@ class Daemon:
         for hearing in self.hearings:
             for loop in hearing.tend():
                 self._progress.remove(loop)
-        self._feed_watchdog()
+        self._turn = (self._turn + 1) % turns
+        if not self._turn:
+            self._feed_watchdog()
 
     def _standings(self) -> dict[str, Standing]:
         found: dict[str, Standing] = {}
@@ -248,6 +269,7 @@ class Daemon:
         now_s = time.monotonic()
         late = self._progress.late(now_s) + ([] if self.publisher.alive else ["control"])
         late += [] if self.inlet is None or self.inlet.alive else ["audio"]
+        late += [] if self.journal is None or self.journal.alive else ["journal"]
         if late != self._late:
             self._late = late
             if late:
@@ -337,6 +359,7 @@ class Daemon:
             "events": self.publisher.events_endpoint,
             "control": self.publisher.control_endpoint,
             "audio": None if self.inlet is None else self.inlet.status(),
+            "journal": None if self.journal is None else self.journal.status(),
             "workers": [hearing.pid for hearing in self.hearings if isinstance(hearing, WorkerProcess)],
             "sources": {
                 source_id: {"kind": str(self.config.sources[source_id].__struct_config__.tag)} | standing._asdict()

@@ -80,7 +80,7 @@ class PosteriorMean:
         self._weight = 0.0
 
     def add(self, posterior: Vector, weight: float) -> None:
-        """Add the posterior of a step, weighted by the share of speech in its new samples."""
+        """Add the posterior of a step, which weighs as much as there was speech in its segment."""
         if weight > 0.0:
             term = weight * np.log(np.maximum(posterior, 1e-12))
             self._sum = term if self._sum is None else self._sum + term

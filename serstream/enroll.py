@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from serstream.config import Config, FileSource, MicrophoneSource, NetworkSource, SourceConfig
 from serstream.enrolment import Enrolment
 from serstream.errors import ConfigError, SourceError
-from serstream.manifest import Manifest
+from serstream.network import Network
 from serstream.profiles import Profile
 from serstream.signals import noted
 from serstream.sources import Block, Microphone, Source, make
@@ -84,13 +84,13 @@ def check_source(source: SourceConfig) -> None:
         probe.close()
 
 
-def enroll(source: SourceConfig, manifest: Manifest, *, name: str, threshold: float, wanted_s: float) -> Profile:
+def enroll(source: SourceConfig, network: Network, *, name: str, threshold: float, wanted_s: float) -> Profile:
     """Listen until there is enough speech, or the source ends, and return the profile.
 
     Parameters
     ----------
     source : SourceConfig
-    manifest : Manifest
+    network : Network
     name : str
         Of the profile.
     threshold, wanted_s : float
@@ -101,7 +101,7 @@ def enroll(source: SourceConfig, manifest: Manifest, *, name: str, threshold: fl
     SourceError
         If the source fails, or ends with less than ``LEAST_S`` seconds of speech.
     """
-    enrolment = Enrolment(manifest, threshold=threshold, wanted_s=wanted_s)
+    enrolment = Enrolment(network, threshold=threshold, wanted_s=wanted_s)
     told = None if isinstance(source, FileSource) else Told(enrolment, Console(stderr=True))
     listen(make(source), enrolment, told)
     if enrolment.speech_s < LEAST_S:
@@ -110,7 +110,7 @@ def enroll(source: SourceConfig, manifest: Manifest, *, name: str, threshold: fl
             f"of speech; a profile needs {LEAST_S:g} s: record more"
         )
     created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Profile(name, created, enrolment.speech_s, manifest.front_end, enrolment.mean())
+    return Profile(name, created, enrolment.speech_s, network.manifest.front_end, enrolment.mean())
 
 
 def listen(source: Source, enrolment: Enrolment, told: Told | None = None) -> None:

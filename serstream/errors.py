@@ -41,5 +41,13 @@ class TransportError(SerstreamError, OSError):
     """An endpoint cannot be bound or reached, or a request was refused."""
 
 
+class JournalError(SerstreamError, OSError):
+    """The journal cannot be opened, written or read."""
+
+
+class DamagedJournalError(JournalError):
+    """The file of the journal is damaged, or is none at all."""
+
+
 class ServiceError(SerstreamError, OSError):
     """The systemd service cannot be installed or removed."""

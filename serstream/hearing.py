@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from serstream.stream import Outlet, Stream
 from serstream.worker import Worker
 
 HEALTH_S = 1.0
+TENDED_TOGETHER = 32
+"""Of more sources not all tell at once how they are, for what is heard meanwhile waits."""
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="wishes"):
@@ -81,6 +84,8 @@ class Hearing:
     streams : dict of str to Stream
     loops : list of str
         What owes signs of life: the ids of the sources.
+    turns : int
+        In so many calls of :meth:`tend`, within ``HEALTH_S``, all sources have their turn.
     """
 
     ready = True
@@ -97,6 +102,7 @@ class Hearing:
         self._wishes = orders.wishes
         self.streams = {source_id: _stream(source_id, orders, network, outlet) for source_id in orders.sources}
         self.loops = list(self.streams)
+        self.turns, self._turn = math.ceil(len(self.streams) / TENDED_TOGETHER), 0
         self._serving = list(self.streams.values())
         self._worker = Worker(self._serving, network, on_progress=on_progress, on_end=on_end)
 
@@ -133,9 +139,10 @@ class Hearing:
         }
 
     def tend(self) -> list[str]:
-        """Publish how the sources are, once a second; return those that are over, whose last health that was."""
+        """Publish how the sources are whose turn it is; return those that are over, whose last health that was."""
         over = []
-        for stream in list(self._serving):
+        self._turn = (self._turn + 1) % self.turns
+        for stream in self._serving[self._turn :: self.turns]:
             ended = self._worker.has_ended(stream.source_id)
             stream.publish_health()
             if ended and not stream.error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from itertools import chain, count, islice
+from itertools import count, islice
 from math import inf
 from typing import Annotated, Literal, NamedTuple
 
@@ -43,6 +44,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     to_seq: Sequence | None = None
     schema: Literal["serstream/1"] = SCHEMA
 
+    def names(self, topic: str) -> bool:
+        """Whether ``replay`` asks for events of a topic."""
+        if self.source is None:
+            return topic == self.topic
+        return _source(topic) == self.source and topic >= (self.topic or "")
+
+    def covers(self, topic: str, seq: int) -> bool:
+        """Whether ``replay`` asks for an event."""
+        return self.names(topic) and seq in self.span(topic)
+
+    def span(self, topic: str) -> range:
+        """Return the numbers that ``replay`` asks for of a topic that it names."""
+        first = self.from_seq if self.topic in (None, topic) else 1
+        return range(first, (self.to_seq or sys.maxsize) + 1)
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One answer of the control endpoint: ``result``, or when not ``ok`` a sentence in ``error``."""
@@ -77,7 +93,6 @@ class Lost(msgspec.Struct, frozen=True):
 class _Kept(NamedTuple):
     at_s: float
     seq: int
-    needed: bool
     body: bytes
 
 
@@ -94,13 +109,16 @@ class History:
         self._size = 0
         self._last: dict[str, _Kept] = {}
         self._kept: dict[str, deque[_Kept]] = {}
+        # topics in the order of what is kept of them: of posteriors, and of all else
+        self._orders: tuple[deque[str], deque[str]] = (deque(), deque())
 
     def add(self, event: AnyEvent, body: bytes, now_s: float) -> None:
         """Remember an event and its JSON at a monotonic time in seconds; amortised constant time."""
-        kept = _Kept(now_s, event.seq, event.type != "posterior", body)
-        self._last[event.topic] = kept
+        topic = event.topic
+        self._last[topic] = kept = _Kept(now_s, event.seq, body)
         if event.type != "health":
-            self._kept.setdefault(event.topic, deque()).append(kept)
+            self._kept.setdefault(topic, deque()).append(kept)
+            self._orders[event.type != "posterior"].append(topic)
             self._size += len(body)
         self._trim(now_s)
 
@@ -111,30 +129,20 @@ class History:
 
     def page(self, request: Request) -> tuple[list[bytes], bool]:
         """Return up to 500 events that a ``replay`` request asks for, and whether there are more."""
-        stretches = chain.from_iterable(self._stretch(topic, request) for topic in self._topics(request))
-        page = [kept.body for kept in islice(stretches, PAGE_EVENTS + 1)]
+        spans = [(topic, request.span(topic)) for topic in sorted(filter(request.names, self._kept))]
+        stretches = (kept.body for topic, span in spans for kept in self._kept[topic] if kept.seq in span)
+        page = list(islice(stretches, PAGE_EVENTS + 1))
         return page[:PAGE_EVENTS], len(page) > PAGE_EVENTS
 
-    def _topics(self, request: Request) -> list[str]:
-        if request.source is None:
-            return [request.topic] if request.topic in self._kept else []
-        return sorted(t for t in self._kept if _source(t) == request.source and t >= (request.topic or ""))
-
-    def _stretch(self, topic: str, request: Request) -> Iterator[_Kept]:
-        first = request.from_seq if request.topic in (None, topic) else 1
-        last = request.to_seq or inf
-        return (kept for kept in self._kept[topic] if first <= kept.seq <= last)
-
     def _trim(self, now_s: float) -> None:
-        for entries in self._kept.values():
-            while entries and now_s - entries[0].at_s > self._replay_s:
-                self._drop(entries)
+        for order in self._orders:
+            while order and now_s - self._kept[order[0]][0].at_s > self._replay_s:
+                self._drop(order)
         while self._size > self._limit:
-            filled = (entries for entries in self._kept.values() if entries)
-            self._drop(min(filled, key=lambda entries: (entries[0].needed, entries[0].at_s)))
+            self._drop(self._orders[0] or self._orders[1])
 
-    def _drop(self, entries: deque[_Kept]) -> None:
-        self._size -= len(entries.popleft().body)
+    def _drop(self, order: deque[str]) -> None:
+        self._size -= len(self._kept[order.popleft()].popleft().body)
 
 
 class _Hole(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -47,9 +48,12 @@ class Inbox:
         When the last packet was taken, or the inbox made, by :func:`now_s`.
     dropped_s : float
         Seconds of sound dropped since the last packet that found room.
+    on_packet : callable
+        Called, from the inlet's thread, when a packet was put in.
     """
 
     def __init__(self) -> None:
+        self.on_packet: Callable[[], object] = lambda: None
         self.refused = 0
         self.last_s = now_s()
         self.dropped_s = 0.0
@@ -88,6 +92,7 @@ class Inbox:
             self._queued += room
             self.dropped_s = 0.0
             self._came.notify()
+        self.on_packet()
 
     def get(self, timeout_s: float) -> Arrival | None:
         """Return the oldest packet, or None if none comes within the timeout."""

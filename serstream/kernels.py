@@ -179,27 +179,19 @@ def _rows(n):
     return room[start : start + n * LANES]
 
 
-def _normalise(frames, moves, prior, prior_frames, history_frames, std, limit, units, total, count):
+def _add_up(frames, chosen, limit, units, total):
+    count = 0
     for f in range(len(frames)):
-        weight = prior_frames + count
-        for k in range(total.size):
-            x = np.float64(frames[f, k])
-            frames[f, k] = np.float32((x - (prior[k] + total[k] / units) / weight) / std[k])
-            if moves[f]:
-                total[k] += np.int64(np.rint(min(max(x, -limit), limit) * units))
-        count += moves[f]
-        if count == history_frames:
-            total >>= 1
-            count //= 2
+        if chosen[f]:
+            count += 1
+            for k in range(total.size):
+                total[k] += np.int64(np.rint(min(max(np.float64(frames[f, k]), -limit), limit) * units))
     return count
 
 
 _d = float64[::1]
-normalise = _compile(int64(_m, boolean[::1], _d, float64, int64, _v, float64, float64, _i, int64))(_normalise)
-"""Take from every frame the mean before it, divide by ``std``, move ``total`` on, and return the new count.
-
-``prior`` is the sum of ``prior_frames`` frames, ``total`` that of ``count`` frames, in whole ``units``.
-"""
+add_up = _compile(int64(_m, boolean[::1], float64, float64, _i))(_add_up)
+"""Add the chosen frames to ``total``, in whole ``units``, and return how many they are."""
 
 
 def _move_sums(kept, kept_weights, at, outputs, weights, total, squares):

@@ -17,7 +17,7 @@ from serstream.events import LABELS
 from serstream.features import FrontEnd
 from serstream.normalisation import CepstralMean
 
-MODEL_SCHEMA: Literal["serstream-model/4"] = "serstream-model/4"
+MODEL_SCHEMA: Literal["serstream-model/5"] = "serstream-model/5"
 
 Frames = Annotated[int, Meta(ge=1, le=10_000)]
 HistoryFrames = Annotated[int, Meta(ge=2, le=1_000_000, multiple_of=2)]
@@ -62,11 +62,13 @@ class Manifest(msgspec.Struct, frozen=True):
     licence: str
     scores: dict[str, Any]
     command: str
-    schema: Literal["serstream-model/4"] = MODEL_SCHEMA
+    schema: Literal["serstream-model/5"] = MODEL_SCHEMA
 
     def __post_init__(self) -> None:
-        if not all(s % self.stride == 0 for s in (self.segment_frames, self.step_frames)):
-            raise ValueError(f"segment_frames and step_frames must be multiples of stride {self.stride}")
+        if any(n % self.stride for n in (self.segment_frames, self.step_frames, self.evidence_frames)):
+            raise ValueError(
+                f"segment_frames, step_frames and evidence_frames must be multiples of stride {self.stride}"
+            )
         if self.min_segment_frames > self.segment_frames:
             raise ValueError(
                 f"min_segment_frames is {self.min_segment_frames}; "

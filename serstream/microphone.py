@@ -164,6 +164,10 @@ class Microphone:
             "callbacks": header[Slot.CALLBACKS],
         }
 
+    def call(self, came: Callable[[], object]) -> bool:
+        """Return False: what comes is to be looked for."""
+        return False
+
     def mute(self) -> None:
         """Close the device at once; reading goes on and delivers a hole."""
         self._mute_wanted = True

@@ -89,7 +89,7 @@ class Network:
     def _check(self) -> None:
         m, c = self.manifest, self.channels
         frames, outputs = (1, 1, m.step_frames, m.front_end.n_mfcc), (1, 1, m.step_frames // m.stride, c)
-        self._trunk.check({"frames": frames}, {"activations": outputs})
+        self._trunk.check({"frames": frames}, {"activations": outputs, "gate": (*outputs[:3], 1)})
         self._head.check({"pooled": (1, 2 * c)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2), "speech": (1, 2)})
 
     def _state_at_rest(self) -> State:
@@ -97,15 +97,15 @@ class Network:
         zeros = np.zeros((1, m.step_frames, m.front_end.n_mfcc), np.float32)
         state = {name: np.zeros(shape, np.int8) for name, shape in self._trunk.states().items()}
         for _ in range(math.ceil(m.context_frames / m.step_frames)):
-            _, state = self.trunk(zeros, state)
-        _, after = self.trunk(zeros, state)
+            *_, state = self.trunk(zeros, state)
+        *_, after = self.trunk(zeros, state)
         if not all(np.array_equal(after[name], state[name]) for name in state):
             raise ModelError(
                 f"the model's trunk remembers more than context_frames {m.context_frames}; export the model again"
             )
         return state
 
-    def trunk(self, frames: NDArray[np.float32], state: State) -> tuple[NDArray[np.int8], State]:
+    def trunk(self, frames: NDArray[np.float32], state: State) -> tuple[NDArray[np.int8], NDArray[np.float64], State]:
         """Run the trunk on a step of every stream.
 
         Parameters
@@ -118,11 +118,14 @@ class Network:
         Returns
         -------
         outputs : ndarray of shape (n, step_frames // stride, channels), int8
+        gate : ndarray of shape (n, step_frames // stride)
+            The log-odds that the frames of each output are speech.
         state : State
             What to give with the next step.
         """
         after = self._trunk.run(frames=_quantise(frames, self._trunk.scale("frames"))[:, None], **state)
-        return after.pop("activations")[:, 0], after
+        gate = _dequantise(after.pop("gate")[:, 0, :, 0], self._trunk.scale("gate"))
+        return after.pop("activations")[:, 0], gate, after
 
     def head(self, pooled: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return the logits of pooled statistics (n, 2 channels): ``emotion``, ``voice``, ``speech``, each (n, k)."""

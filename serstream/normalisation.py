@@ -22,10 +22,10 @@ LIMIT = 32_768.0
 class CepstralMean:
     """The mean of the cepstra of speech, moved on by what is heard. Called from one thread only.
 
-    The mean before a frame is (prior * prior_frames + sum of the speech frames before it) / (prior_frames + their
-    number). When the number reaches ``history_frames``, at that very frame, sum and number are halved: on an endless
-    stream the memory weighs ``history_frames / 2`` to ``history_frames`` frames, and what is older counts half as much
-    at every halving. The prior keeps its weight.
+    It is (prior * prior_frames + sum of the speech frames so far) / (prior_frames + their number). When a move brings
+    the number to ``history_frames`` or more, sum and number are halved: on an endless stream the memory weighs
+    ``history_frames / 2`` to ``history_frames`` frames, and what is older counts half as much at every halving. The
+    prior keeps its weight.
 
     Parameters
     ----------
@@ -50,39 +50,29 @@ class CepstralMean:
         self._frozen = frozen
         self._sum = np.zeros(self._prior.size, np.int64)
         self._count = 0
+        self._settle()
 
-    def normalise(self, frames: NDArray[np.float32], speech: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Take from every frame the mean before it, divide by the deviation, and move the mean on.
+    def normalise(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return cepstra (n, n_mfcc) less the mean, divided by the deviation."""
+        return (frames - self._mean) / self._std
 
-        For any way of cutting a stream into calls the concatenated results are equal to the bit.
-
-        Parameters
-        ----------
-        frames : ndarray of shape (n, n_mfcc)
-            Finite cepstra.
-        speech : ndarray of shape (n,)
-            Which of them are speech; the others leave the mean where it is.
-
-        Returns
-        -------
-        normalised : ndarray of shape (n, n_mfcc), float32
-        """
-        out, moves = np.array(frames, np.float32), speech & (not self._frozen)
-        so_far = self._sum, self._count
-        self._count = kernels.normalise(
-            out, moves, self._prior, self._prior_frames, self._history_frames, self._std, LIMIT, UNITS, *so_far
-        )
-        return out
+    def move(self, frames: NDArray[np.float32], speech: NDArray[np.bool_]) -> None:
+        """Move the mean on by finite cepstra (n, n_mfcc), where they are ``speech`` (n,)."""
+        if not self._frozen and speech.any():
+            self._count += kernels.add_up(frames, speech, LIMIT, UNITS, self._sum)
+            self._settle()
 
     def remember(self, total: NDArray[np.float64], n_frames: int) -> None:
         """Count as heard ``n_frames`` frames of speech of which the sum (n_mfcc,) alone is known, frozen or not."""
-        self._sum = self._sum + np.rint(total * UNITS).astype(np.int64)
+        self._sum += np.rint(total * UNITS).astype(np.int64)
         self._count += n_frames
-        self._forget()
+        self._settle()
 
-    def _forget(self) -> None:
+    def _settle(self) -> None:
         while self._count >= self._history_frames:
             self._sum, self._count = self._sum // 2, self._count // 2
+        weight = self._prior_frames + self._count
+        self._mean = ((self._prior + self._sum / UNITS) / weight).astype(np.float32)
 
 
 def in_units(frames: NDArray[Any]) -> NDArray[np.int64]:

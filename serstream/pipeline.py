@@ -15,14 +15,15 @@ from serstream.batch import Asking, alone
 from serstream.classifier import Classifier, Scores
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
 from serstream.decision import Decision, EmotionChange, PosteriorMean, SpeechBelief, UtteranceChange, Utterances
+from serstream.ear import Ear
 from serstream.errors import ConfigError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, State
-from serstream.frontend import StreamingFrontEnd
+from serstream.features import StreamingMfcc
 from serstream.manifest import Manifest
 from serstream.network import Network
 from serstream.normalisation import CepstralMean
+from serstream.steps import Samples, Steps
 
-Samples = NDArray[np.float32]
 SILENCE_DBFS = -120.0
 
 
@@ -39,7 +40,7 @@ class Pipeline:
     decision : DecisionConfig
         Its thresholds replace those of the model where they are given.
     mean : CepstralMean, optional
-        As in :class:`Classifier`; it stays through holes.
+        As in :class:`Ear`; it stays through holes.
 
     Raises
     ------
@@ -61,8 +62,10 @@ class Pipeline:
         self._ids = {"source": source, "session": session}
         self._speech = speech or SpeechConfig()
         self._hop = self.manifest.front_end.hop_length
-        self._front_end = StreamingFrontEnd(self.manifest.front_end)
-        self._classifier = Classifier(network, mean)
+        self._steps = Steps(self.manifest)
+        self._mfcc = StreamingMfcc(self.manifest.front_end)
+        self._ear = Ear(network, mean, threshold=self._speech.threshold)
+        self._classifier = Classifier(network)
         self._utterances = Utterances(self._speech)
         self._groups = _grouping(self.manifest.emotions, self.manifest.groups)
         self._decision = Decision(DecisionConfig(), enter=1.0, leave=1.0)
@@ -70,7 +73,6 @@ class Pipeline:
         self.recording = PosteriorMean()
         self.recording_voice = PosteriorMean()
         self._utterance, self._belief = PosteriorMean(), SpeechBelief()
-        self.next_sample = 0
         self._restart(0)
 
     def configure(self, decision: DecisionConfig) -> None:
@@ -87,12 +89,15 @@ class Pipeline:
 
     def _restart(self, sample: int) -> None:
         """Begin a stretch without holes at an absolute sample index."""
-        self._front_end.reset()
-        self._classifier.reset()
-        self._pending: list[Samples] = []
+        self._steps.restart(sample)
+        for stage in (self._mfcc, self._ear, self._classifier):
+            stage.reset()
         self._frames_at = sample
-        self.next_sample = sample
-        self._boundary = sample + self.manifest.step_frames * self._hop + self.manifest.front_end.win_length - self._hop
+
+    @property
+    def next_sample(self) -> int:
+        """Absolute index of the sample that comes next."""
+        return self._steps.next_sample
 
     def push(self, first_sample: int, samples: Samples) -> list[AnyEvent]:
         """Take the next samples, and return the events up to the last of them.
@@ -119,14 +124,8 @@ class Pipeline:
         if first_sample > self.next_sample:
             events += yield from self._finish()
             self._restart(first_sample)
-        while samples.size:
-            n = self._boundary - self.next_sample
-            part, samples = samples[:n], samples[n:]
-            self._pending.append(part.copy())
-            self.next_sample += part.size
-            if self.next_sample == self._boundary:
-                events += yield from self._step()
-                self._boundary += self.manifest.step_frames * self._hop
+        for step in self._steps.push(samples):
+            events += yield from self._step(step)
         return events
 
     def interrupt(self, resume_at: int) -> list[AnyEvent]:
@@ -140,23 +139,22 @@ class Pipeline:
         return alone(self._network, self._finish())
 
     def _finish(self) -> Asking[list[AnyEvent]]:
-        events = (yield from self._step()) if self._pending else []
+        rest = self._steps.rest()
+        events = (yield from self._step(rest)) if rest.size else []
         return events + self._close()
 
-    def _step(self) -> Asking[list[AnyEvent]]:
-        """Analyse the pending samples: a whole step, or what there is at the end of a stream."""
-        samples = np.concatenate(self._pending)
-        self._pending = []
-        frames, speech = self._front_end.push(samples)
-        is_speech = speech >= self._speech.threshold
+    def _step(self, samples: Samples) -> Asking[list[AnyEvent]]:
+        """Analyse the samples of a whole step, or what there is of one at the end of a stream."""
+        frames = self._mfcc.push(samples)
+        if len(frames) < self.manifest.stride:
+            return []
+        outputs = yield from self._ear.step(frames)
         events: list[AnyEvent] = []
-        for change in self._utterances.push(self._frames_at, self._hop, is_speech):
+        for change in self._utterances.push(self._frames_at, self.manifest.stride * self._hop, outputs.speech):
             events += self._on_utterance(change)
         self._frames_at += len(frames) * self._hop
-        if len(frames) < self.manifest.stride:
-            return events
-        share = np.count_nonzero(is_speech) / is_speech.size
-        scores = yield from self._classifier.step(frames, is_speech)
+        share = np.count_nonzero(outputs.speech) / outputs.speech.size
+        scores = yield from self._classifier.step(outputs)
         return events + self._on_scores(scores, share, _level_dbfs(samples))
 
     def _on_utterance(self, change: UtteranceChange) -> list[AnyEvent]:
@@ -183,10 +181,10 @@ class Pipeline:
         posterior, other, changes, is_speech = None, None, [], self._utterances.open
         if scores is not None:
             posterior, other = self.collapse(scores.emotion)
-            self.recording.add(scores.emotion, share)
-            self.recording_voice.add(scores.voice, share)
+            self.recording.add(scores.emotion, scores.n_spoken)
+            self.recording_voice.add(scores.voice, scores.n_spoken)
             if self._utterances.open:
-                self._utterance.add(scores.emotion, share)
+                self._utterance.add(scores.emotion, scores.n_spoken)
                 is_speech = self._belief.add(scores.speech) >= self.manifest.speech_threshold
                 changes = self._decide(posterior, other) if is_speech else self._decision.close(self.next_sample)
         state: State = self._decision.label or ("uncertain" if is_speech else "no_speech")

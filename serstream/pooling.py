@@ -11,30 +11,26 @@ POOLING_EPSILON = 1e-5
 """Added to the variance under the square root, in squared units of the trunk's outputs, as in training."""
 
 
-def pooling_weights(speech: NDArray[np.bool_], stride: int, evidence_frames: int) -> NDArray[np.int64]:
+def pooling_weights(spoken: NDArray[np.bool_], n_evidence: int) -> NDArray[np.int64]:
     """Return how much each output of the trunk counts in pooling.
 
     An output is of as much use as there was speech in what it saw: at the beginning of an utterance, little.
 
     Parameters
     ----------
-    speech : ndarray of shape (evidence_frames + n,)
-        Which frames are speech; the last ``n`` are those of the outputs.
-    stride : int
-        Frames of an output.
-    evidence_frames : int
-        Frames, up to the last of an output, in which speech is counted.
+    spoken : ndarray of shape (n_evidence + n,)
+        Which outputs are speech; the last ``n`` are those that are weighed.
+    n_evidence : int
+        Outputs, up to the one weighed, among which speech is counted.
 
     Returns
     -------
-    weights : ndarray of shape (n // stride,), int64
-        The number of speech frames, 0 to ``evidence_frames``; 0 where less than half of an output's own are speech.
+    weights : ndarray of shape (n,), int64
+        The number of spoken outputs, 1 to ``n_evidence``; 0 for an output that is none.
     """
-    before = np.zeros(speech.size + 1, np.int64)
-    np.cumsum(speech, out=before[1:])
-    ends = before[evidence_frames + stride :: stride]
-    spoken = 2 * (ends - before[evidence_frames::stride][: ends.size]) >= stride
-    return (ends - before[stride::stride][: ends.size]) * spoken
+    so_far = np.cumsum(spoken, dtype=np.int64)
+    among = so_far[n_evidence:] - so_far[:-n_evidence]
+    return np.where(spoken[n_evidence:], among, 0)
 
 
 class MovingStatistics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -78,6 +79,9 @@ class Source(Protocol):
     def go_on(self, resume: Resume) -> None:
         """Take the place, before :meth:`open`, of a source whose worker has died."""
 
+    def call(self, came: Callable[[], object]) -> bool:
+        """Call ``came``, from any thread, whenever there may be something to read; False from what never does."""
+
     def open(self) -> None:
         """Begin; raises :class:`SourceError` for what can never be read."""
 
@@ -132,6 +136,10 @@ class Pulled:
         if self._realtime:
             self._start_s = time.monotonic() - self._first / SAMPLE_RATE
         self._queue.append(Hole("end", "worker_restart", self._first, 0, estimated=False))
+
+    def call(self, came: Callable[[], object]) -> bool:
+        """Return False: what comes is to be looked for."""
+        return False
 
     def open(self) -> None:
         """Begin; raises :class:`SourceError` for what can never be read."""

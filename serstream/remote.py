@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -100,6 +101,11 @@ class Remote(Pulled):
     def counters(self) -> dict[str, int]:
         """Samples at 16 kHz since :meth:`open`; but runs and packets refused."""
         return super().counters | {"packets_refused": self.inbox.refused}
+
+    def call(self, came: Callable[[], object]) -> bool:
+        """Call ``came``, from the inlet's thread, at every packet that is taken."""
+        self.inbox.on_packet = came
+        return True
 
     def read(self, timeout_s: float) -> Block | Hole | None:
         """Return the next block or hole, or None if there was none within the timeout."""

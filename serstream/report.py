@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 import msgspec
 
 from serstream.analysis import Analysis
+from serstream.emotionml import EmotionML
 from serstream.events import LABELS, VOICES
 
 COLUMNS = ("file", "part", "start_s", "end_s", "label", "probability", *LABELS, *VOICES, "error")
 
 
 class Report:
-    """Prints analyses as they come: ``table``, ``json`` (an object a line) or ``csv``."""
+    """Prints analyses as they come: ``table``, ``json`` (an object a line), ``csv`` or ``emotionml``."""
 
     def __init__(self, kind: str, *, steps: bool, out: TextIO) -> None:
         self._kind, self._steps, self._out = kind, steps, out
         self._wrote_header = False
+        self._document = EmotionML(out) if kind == "emotionml" else None
 
     def add(self, path: Path, analysis: Analysis) -> None:
         """Print one analysis."""
@@ -32,17 +36,24 @@ class Report:
             self._line(msgspec.json.encode(fields).decode())
             return
         rows = list(_rows(path, analysis, steps=self._steps))
-        if self._kind == "csv":
+        if self._document is not None:
+            _mark_up(path, rows, self._document)
+        elif self._kind == "csv":
             self._csv(rows)
         else:
             self._table(path, analysis, rows)
 
     def fail(self, path: Path, error: Exception) -> None:
-        """Print that a file could not be analysed; a table leaves it to standard error."""
+        """Print that a file could not be analysed; table and emotionml leave it to standard error."""
         if self._kind == "json":
             self._line(msgspec.json.encode({"file": _text(path), "error": _text(error)}).decode())
         elif self._kind == "csv":
             self._csv([{"file": _text(path), "error": _text(error)}])
+
+    def close(self) -> None:
+        """Print what stands behind the last file."""
+        if self._document is not None:
+            self._document.close()
 
     def _line(self, text: str) -> None:
         print(text, file=self._out, flush=True)
@@ -98,6 +109,17 @@ def _rows(path: Path, analysis: Analysis, *, steps: bool) -> Iterator[dict[str, 
     for s in analysis.steps if steps else []:
         shown = {"end_s": s.stream_s, "label": s.state}
         yield {"file": _text(path), "part": "step", **shown, **(s.posterior or {}), **(s.voice or {})}
+
+
+def _mark_up(path: Path, rows: list[dict[str, Any]], document: EmotionML) -> None:
+    """Add every part that has a posterior, at its milliseconds in the recording."""
+    uri = quote(os.fsencode(path))
+    for row in rows:
+        posterior: dict[str, float] = {label: row[label] for label in LABELS if label in row}
+        if posterior:
+            start_s = row.get("start_s", row["end_s"])
+            times = {"offset-to-start": round(start_s * 1e3), "duration": round((row["end_s"] - start_s) * 1e3)}
+            document.add(posterior, times, {"part": row["part"]}, uri)
 
 
 def device_table(rows: list[dict[str, Any]]) -> str:

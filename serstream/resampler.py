@@ -48,9 +48,12 @@ class Resampler:
         return resampled
 
     def _clean(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            # copies in either case: what came in is overwritten by the next block
-            mono = block[:, 0].copy() if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        # copies in either case: what came in is overwritten by the next block
+        if block.shape[1] == 1:
+            mono = block[:, 0].copy()
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                mono = block.mean(axis=1, dtype=np.float32)
         finite = np.isfinite(mono)
         if not finite.all():
             self.non_finite += int(mono.size - np.count_nonzero(finite))

@@ -79,7 +79,7 @@ def install(*, user: bool, root: Path = Path("/")) -> list[str]:
         and an earlier ``/opt/serstream`` stays whole until its successor has been checked.
     """
     _require(user=user, root=root)
-    unit = _unit_path(user=user, root=root)
+    unit = unit_path(user=user, root=root)
     text = render(executable=_own_command() if user else PREFIX / "bin" / "serstream", user=user)
     done = [] if user else [_copy(_below(root, PREFIX)), _write_config(_below(root, CONFIG))]
     with _step(f"writing {unit}"):
@@ -96,7 +96,7 @@ def uninstall(*, user: bool, root: Path = Path("/")) -> list[str]:
     Parameters, result and errors are those of :func:`install`; what is not there is no error.
     """
     _require(user=user, root=root)
-    unit = _unit_path(user=user, root=root)
+    unit = unit_path(user=user, root=root)
     done = []
     if unit.exists():
         now = ["--now"] if root == Path("/") else []
@@ -137,7 +137,8 @@ def _require(*, user: bool, root: Path) -> None:
         raise ServiceError("systemd does not run this machine (a container?); start serstream run by other means")
 
 
-def _unit_path(*, user: bool, root: Path) -> Path:
+def unit_path(*, user: bool, root: Path = Path("/")) -> Path:
+    """Return where the unit is, or would be; parameters as those of :func:`install`."""
     if not user:
         return _below(root, Path("/etc/systemd/system") / UNIT)
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")

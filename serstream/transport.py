@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 import zmq
@@ -40,6 +40,16 @@ Handler = Callable[[Request], Any]
 _log = logging.getLogger(__name__)
 
 
+class Recorder(Protocol):
+    """What remembers events for longer than a publisher does."""
+
+    def add(self, event: AnyEvent, body: bytes) -> None:
+        """Take an event as it was sent, with its JSON; never waits."""
+
+    def page(self, request: Request) -> tuple[list[bytes], bool]:
+        """Return what it has of a page that a ``replay`` asks for, in any order, and whether there is more."""
+
+
 class Publisher:
     """Publishes events and answers requests, for one session.
 
@@ -56,6 +66,8 @@ class Publisher:
         Allow TCP addresses other than loopback.
     replay_s, replay_mb : float
         Events are kept for replay for this many seconds, and at most this many megabytes of them.
+    recorder : Recorder, optional
+        Is given every event, and asked for what a replay does not find in memory.
     context : zmq.Context, optional
         A shared context, for ``inproc``; its owner ends it.
 
@@ -77,9 +89,11 @@ class Publisher:
         insecure: bool = False,
         replay_s: float = 600.0,
         replay_mb: float = 64.0,
+        recorder: Recorder | None = None,
         context: zmq.Context[Any] | None = None,
     ) -> None:
         self.session = session
+        self._recorder = recorder
         self._handler = handler or _refuse
         self._history = History(replay_s, replay_mb)
         self._seq: dict[str, dict[str, int]] = {}
@@ -130,7 +144,10 @@ class Publisher:
             newest[topic] = newest.get(topic, 0) + 1
             event = msgspec.structs.replace(event, seq=newest[topic], time=time, latency_s=latency_s)
             message = encode(event)
-            self._history.add(event, message.partition(b" ")[2], monotonic())
+            body = message.partition(b" ")[2]
+            self._history.add(event, body, monotonic())
+            if self._recorder is not None:
+                self._recorder.add(event, body)
             self._pub.send(message)
         return event
 
@@ -176,13 +193,26 @@ class Publisher:
             case "snapshot":
                 with self._lock:
                     bodies, more = self._history.snapshot(request.source), False
+                events = _replayed(bodies)
             case "replay":
                 self._check_replay(request)
-                with self._lock:
-                    bodies, more = self._history.page(request)
+                events, more = self._replay(request)
             case _:
                 return self._handler(request), False
-        return [msgspec.structs.replace(decode_json(body), replayed=True) for body in bodies], more
+        return events, more
+
+    def _replay(self, request: Request) -> tuple[list[AnyEvent], bool]:
+        """Return a page of what memory and the recorder have, together, in order."""
+        with self._lock:
+            bodies, more = self._history.page(request)
+        events = _replayed(bodies)
+        begins = request.source is None and events and events[0].seq == request.from_seq
+        if self._recorder is None or begins:  # of one topic memory has all that follows
+            return events, more
+        recorded, more_recorded = self._recorder.page(request)
+        found = {(event.topic, event.seq): event for event in [*_replayed(recorded), *events]}
+        events = [found[key] for key in sorted(found)]
+        return events[:PAGE_EVENTS], more or more_recorded or len(events) > PAGE_EVENTS
 
     def _check_replay(self, request: Request) -> None:
         if request.session not in (None, self.session):
@@ -425,6 +455,10 @@ class _Identified(msgspec.Struct):
 
 
 _encode = msgspec.json.encode
+
+
+def _replayed(bodies: Collection[bytes]) -> list[AnyEvent]:
+    return [msgspec.structs.replace(decode_json(body), replayed=True) for body in bodies]
 
 
 def _refuse(request: Request) -> Any:

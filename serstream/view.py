@@ -176,13 +176,14 @@ def _json(item: Item) -> str:
 
 def _line(item: Item, statuses: dict[str, str], tz: tzinfo | None) -> str:
     if isinstance(item, Lost):
-        source, words = loss(item)
-        return f"--:--:--  {source}  {words} (seq {item.from_seq} to {item.to_seq})"
-    words = _words(item, statuses)
-    return f"{clock_time(item, item.stream_s, tz)}  {item.source}  {words}" if words else ""
+        source, said = loss(item)
+        return f"--:--:--  {source}  {said} (seq {item.from_seq} to {item.to_seq})"
+    said = words(item, statuses)
+    return f"{clock_time(item, item.stream_s, tz)}  {item.source}  {said}" if said else ""
 
 
-def _words(event: AnyEvent, statuses: dict[str, str]) -> str:
+def words(event: AnyEvent, statuses: dict[str, str]) -> str:
+    """Return what a line says of an event, nothing of some; ``statuses`` is what was said of each source before."""
     words = ""
     match event:
         case Emotion(phase="onset"):

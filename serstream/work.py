@@ -40,7 +40,7 @@ class Work:
         threading.Thread(target=self._obey, name="serstream-orders", daemon=True).start()
         self._hearing.start()
         while not self._dismissed and not self._hearing.ended:
-            if self._wake.wait(HEALTH_S):
+            if self._wake.wait(HEALTH_S / self._hearing.turns):
                 self._wake.clear()
                 self._confess()
             else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from serstream.batch import together
@@ -15,8 +17,11 @@ from serstream.ring import Block, Hole
 from serstream.stream import Stream
 
 READ_TIMEOUT_S = 0.2
+"""Every source is looked at so often."""
 POLL_S = 0.005
-"""Where nobody can wait for one source alone, all are looked at so often."""
+"""Where nobody can wait for one source alone, those that do not call are looked at so often."""
+GATHER_S = 0.02
+"""Where all call, what comes within this time is heard together: that costs each of them less."""
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
@@ -47,6 +52,9 @@ class Worker:
         self._streams, self._network = list(streams), network
         self._on_progress, self._on_end = on_progress, on_end
         self._ended: set[str] = set()
+        self._called: set[Stream] = set()
+        self._polled: set[Stream] = set()
+        self._all_s = -math.inf
         self._thread = threading.Thread(target=self._run, name="serstream-analysis", daemon=True)
         self._stop = threading.Event()
 
@@ -71,6 +79,8 @@ class Worker:
     def _run(self) -> None:
         try:
             for stream in list(self._streams):
+                if not stream.source.call(partial(self._called.add, stream)):
+                    self._polled.add(stream)
                 self._try(stream, stream.source.open)
             self._serve()
             self._drain()
@@ -84,30 +94,51 @@ class Worker:
 
     def _serve(self) -> None:
         while self._streams and not self._stop.is_set():
-            alone = len(self._streams) == 1
-            if not self._turn(READ_TIMEOUT_S if alone else 0.0) and not alone:
-                self._stop.wait(POLL_S)
+            if len(self._streams) == 1:
+                self._turn(self._streams, READ_TIMEOUT_S)
+            else:
+                self._gather()
+
+    def _gather(self) -> None:
+        """Hear what has come, all of it if there is time, and let more come together."""
+        now_s = time.monotonic()
+        until_s = now_s + (POLL_S if self._polled else GATHER_S)
+        came = self._turn(self._due(now_s), 0.0)
+        while came and time.monotonic() < until_s:
+            came = self._turn(came, 0.0)
+        self._called.update(came)
+        if not came:
+            self._stop.wait(until_s - time.monotonic())
+
+    def _due(self, now_s: float) -> Iterable[Stream]:
+        """Return the streams to look at: those that called and those that never do, and now and then all."""
+        called = [self._called.pop() for _ in range(len(self._called))]
+        if now_s - self._all_s < READ_TIMEOUT_S:
+            return self._polled.union(called)
+        self._all_s = now_s
+        return self._streams
 
     def _drain(self) -> None:
         """Analyse what was captured before the end, then close what is open."""
         deadline_s = time.monotonic() + READ_TIMEOUT_S
-        while time.monotonic() < deadline_s and self._turn(0.0):
+        while time.monotonic() < deadline_s and self._turn(self._streams, 0.0):
             pass
         for stream in list(self._streams):
             stream.finish()
 
-    def _turn(self, timeout_s: float) -> bool:
-        """Read every source once, hear together what came, and say that the loop goes round; False if nothing came.
+    def _turn(self, streams: Iterable[Stream], timeout_s: float) -> list[Stream]:
+        """Read sources once, hear together what came, and say that the loop goes round; return whose sources those are.
 
         A read that brought nothing in time is no fault of the loop: whether a device is deaf is the source's to notice.
         """
-        came = [(stream, item) for stream in list(self._streams) if (item := self._read(stream, timeout_s))]
+        left = [stream for stream in streams if not self.has_ended(stream.source_id)]
+        came = [(stream, item) for stream in left if (item := self._read(stream, timeout_s))]
         self._hear([(stream, item) for stream, item in came if isinstance(item, Block)])
-        return bool(came)
+        return [stream for stream, _ in came]
 
     def _read(self, stream: Stream, timeout_s: float) -> Block | Hole | None:
         item = self._try(stream, lambda: stream.read(timeout_s))
-        if item is None and stream in self._streams and stream.source.ended:
+        if item is None and not self.has_ended(stream.source_id) and stream.source.ended:
             stream.finish()
             self._let_go(stream)
         self._on_progress(stream.source_id)
@@ -134,5 +165,6 @@ class Worker:
     def _let_go(self, stream: Stream) -> None:
         stream.close()
         self._streams.remove(stream)
+        self._polled.discard(stream)
         self._ended.add(stream.source_id)
         self._on_end()

@@ -62,7 +62,11 @@ class WorkerProcess:
         Whether a process has begun to hear.
     loops : list of str
         What owes signs of life.
+    turns : int
+        As of :class:`Hearing`.
     """
+
+    turns = 1
 
     def __init__(
         self,

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from serstream.admission import MEASURED_FROM, measure, parts, plan, workers_for
-from serstream.config import DecisionConfig, FileSource, MicrophoneSource, SourceConfig, SpeechConfig, SyntheticSource
+from serstream.config import (
+    DecisionConfig,
+    FileSource,
+    MicrophoneSource,
+    NetworkSource,
+    SourceConfig,
+    SpeechConfig,
+    SyntheticSource,
+)
 from serstream.errors import ConfigError
 from serstream.hearing import Orders, Wishes
 from serstream.manifest import load_model
@@ -56,6 +64,16 @@ def test_more_live_sources_than_the_workers_carry_are_refused_with_the_remedy(sh
         plan(sources(live, 5, 5), share, cores=cores, wanted=wanted)
     assert caught.value.exit_status == 2
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wanted", [None, 1, 4])
+def test_what_only_the_daemon_itself_can_hear_is_no_more_than_one_process_carries(wanted):
+    network: dict[str, SourceConfig] = {f"net{i}": NetworkSource() for i in range(80)}
+    plan(network, 0.01, cores=4, wanted=wanted)
+    with pytest.raises(
+        ConfigError, match=r"^81 sources hear the network .* carries 80 here, .* 1\.00%; another daemon"
+    ):
+        plan(network | {"one": NetworkSource()}, 0.01, cores=4, wanted=wanted)
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3, 5])

@@ -64,8 +64,8 @@ def test_what_asks_nothing_is_over_at_once_and_more_than_one_call_holds_are_answ
     def stream(n_steps: int) -> Generator[TrunkStep, Any, list[bytes]]:
         state, heard = network.at_rest, []
         for _ in range(n_steps):
-            outputs, state = yield TrunkStep(frames, state)
-            heard.append(outputs.tobytes())
+            outputs, gate, state = yield TrunkStep(frames, state)
+            heard.append(outputs.tobytes() + gate.tobytes())
         return heard
 
     found = together(network, [stream(i % 3) for i in range(2 * MOST_TOGETHER)])

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from serstream.bench.cores import only_on
 from serstream.bench.measuring import QUICK, Blocks, Peer, compare, figure
 from serstream.bench.peers import DESCRIPTORS, MFCC, PEERS
 from serstream.bench.registry import MEASURES
+from serstream.bench.streams import LADDER, RESOLUTION, greatest
 from serstream.bench.virtual_mic import VirtualMic
 
 ROOT = Path(__file__).parent.parent
@@ -31,8 +33,14 @@ FIGURES = {
         "microphone_pss_mb": "MB",
         "microphone_latency_s": "s",
     },
+    "streams": {
+        "real_time_streams": "streams",
+        "real_time_streams_p50_ms": "ms",
+        "real_time_streams_p99_ms": "ms",
+        "real_time_streams_steal_percent": "%",
+    },
 }
-"""What each measure gives without peers."""
+"""What each measure gives without peers, and whatever the number of streams."""
 
 
 def bench(*arguments: str, absent: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess[str]:
@@ -131,6 +139,40 @@ def test_a_microphone_is_measured_where_one_can_be_had() -> None:
     results = found("microphone")
     check(results["figures"], FIGURES["microphone"], QUICK.turns)
     assert "virtual" in results["figures"]["microphone_cpu_percent"]["about"]
+
+
+def test_streams_are_sent_to_a_daemon_on_one_core_until_it_misses_a_deadline() -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    figures = found("streams")["figures"]
+    n = figures["real_time_streams"]["median"]
+    assert 1 <= n <= QUICK.streams
+    costs = {f"stream_ms_per_audio_s_{k:g}" for k in (1, 4, n) if k <= n}
+    assert figures.keys() == FIGURES["streams"].keys() | costs
+    for name in costs | {"real_time_streams_p50_ms", "real_time_streams_p99_ms"}:
+        assert figures[name]["median"] > 0
+        assert figures[name]["n"] == QUICK.turns
+
+
+def test_with_one_core_it_is_said_why_streams_are_not_counted() -> None:
+    with only_on({min(os.sched_getaffinity(0))}):
+        results = found("streams")
+    assert results["figures"] == {}
+    assert "one core" in results["missing"]["streams"]
+
+
+@pytest.mark.parametrize("carried", [0, 1, 3, 4, 5, 100, 1000, 4096, 9999])
+def test_the_greatest_number_is_searched_for_by_a_ladder_and_then_by_halves(carried: int) -> None:
+    tried: list[int] = []
+
+    def carries(n: int) -> bool:
+        tried.append(n)
+        return n <= carried
+
+    n = greatest(carries, 4096)
+    assert min(carried, 4096) * (1 - RESOLUTION) <= n <= min(carried, 4096)
+    assert {LADDER**k for k in range(7) if LADDER**k <= n} <= set(tried)
+    assert len(tried) - 1 <= len(set(tried)) <= 13, "one of them twice at most"
 
 
 def test_without_a_microphone_it_is_said_why_and_the_rest_is_measured(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,7 @@ from serstream_process import COMMAND, KEEPS_ON, LIMIT_S, PROMPT_S, Daemon, Sers
 
 from serstream import __version__
 from serstream.cli import main
+from serstream.emotionml import NAMESPACE
 from serstream.events import LABELS, VOICES, Health, Posterior
 from serstream.resources import packaged
 from serstream.sources import devices
@@ -36,9 +38,14 @@ COMMANDS = {
     "run": ["--config", "--source", "ID|mic|demo|-|FILE", "--record DIR", "--stdin-format", "--rate", "--channels"],
     "listen": ["--connect", "--control", "--source", "--json"],
     "send": ["ID|mic|demo|-|FILE", "--to", "--stream", "--format {f32le,s16le}", "--rate", "--config", "--json"],
-    "analyze": ["FILE", "--format {table,json,csv}", "--steps", "--config", "--profile NAME|PATH"],
+    "analyze": ["FILE", "--format {table,json,csv,emotionml}", "--steps", "--config", "--profile NAME|PATH"],
     "enroll": ["NAME", "--source", "ID|mic|FILE", "--seconds", "--config", "--json"],
+    "history": [
+        *("--since", "--until", "--source", "--type", "--session", "--limit", "--config", "--journal"),
+        "--format {table,json,csv,emotionml}",
+    ],
     "devices": ["--json", "--config"],
+    "doctor": ["--no-capture", "--json", "--config"],
     "status": ["--control", "--json"],
     "mute": ["--control", "--json", "--source"],
     "unmute": ["--control", "--json", "--source"],
@@ -206,6 +213,20 @@ def test_csv_has_one_header_and_a_row_for_recording_utterances_and_steps(tmp_pat
     for row in rows:
         if row["part"] == "utterance":
             assert sum(float(row[label]) for label in LABELS) == pytest.approx(1.0, abs=0.001)
+
+
+def test_emotionml_has_the_recording_and_its_utterances_with_their_place_in_it(tmp_path, speech):
+    path = tmp_path / "my own & best.wav"
+    soundfile.write(path, *speech)
+    done = serstream("analyze", "--format", "emotionml", path, tmp_path / "missing.wav")
+    assert done.returncode == 1
+    assert "missing.wav does not exist" in done.stderr
+    root = ET.fromstring(done.stdout)
+    recording, *utterances = root.findall(f"{{{NAMESPACE}}}emotion")
+    assert recording.get("time-ref-uri") == f"{tmp_path}/my%20own%20%26%20best.wav"
+    assert (recording.get("offset-to-start"), recording.get("duration")) == ("0", "5000")
+    assert len(utterances) == 1
+    assert [c.get("name") for c in recording.iter(f"{{{NAMESPACE}}}category")] == list(LABELS)
 
 
 def test_a_reader_that_goes_away_ends_analyze_quietly():

@@ -70,11 +70,12 @@ def write_profile(home: Path, **fields: Any) -> Profile:
 def test_a_recording_becomes_a_profile_of_the_mean_of_its_speech_and_nothing_else_is_written(home, tmp_path):
     done = serstream("enroll", "anna", "--source", DEMO)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"wrote {home / 'anna.json'}: one mean of 24.6 s of speech" in done.stdout
+    expected = Enrolment(Network(MODEL), threshold=0.5, wanted_s=30.0)
+    expected.push(0, SAMPLES)
+    assert 20.0 < expected.speech_s < 30.0
+    assert f"wrote {home / 'anna.json'}: one mean of {expected.speech_s:.1f} s of speech" in done.stdout
     assert "    profile: anna\n" in done.stdout
     profile = find("anna", MODEL.manifest.front_end)
-    expected = Enrolment(MODEL.manifest, threshold=0.5, wanted_s=30.0)
-    expected.push(0, SAMPLES)
     assert (profile.name, profile.speech_s, profile.mean) == ("anna", expected.speech_s, expected.mean())
     assert profile.created.endswith("Z")
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [home / "anna.json"]
@@ -90,11 +91,11 @@ def test_json_is_one_object_that_says_where_and_what(home):
 
 
 def test_an_earlier_profile_is_replaced_and_that_is_said(home):
-    write_profile(home)
+    earlier = write_profile(home)
     done = serstream("enroll", "low", "--source", DEMO)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"replaced {home / 'low.json'}: ")
-    assert find("low", MODEL.manifest.front_end).speech_s == 24.576
+    assert find("low", MODEL.manifest.front_end).mean != earlier.mean
 
 
 def test_the_threshold_of_the_configuration_says_what_is_speech(tmp_path):
@@ -186,7 +187,7 @@ def test_a_stream_of_the_network_is_heard_by_the_daemon_alone():
 def told_of(times_and_speech: list[tuple[float, bool]]) -> list[str]:
     """Return the lines of an enrolment that hears speech, or silence, up to these times."""
     out = io.StringIO()
-    enrolment = Enrolment(MODEL.manifest, threshold=0.5, wanted_s=30.0)
+    enrolment = Enrolment(Network(MODEL), threshold=0.5, wanted_s=30.0)
     at = 0
     with Told(enrolment, Console(file=out, force_terminal=False)) as told:
         for now_s, is_speech in times_and_speech:
@@ -288,7 +289,7 @@ def test_a_voice_at_the_microphone_becomes_a_profile_like_that_of_its_recording(
     (line,) = command.out.lines
     assert json.loads(line)["speech_s"] == 10.0
     assert os.listdir(home) == ["anna.json"]
-    recorded = Enrolment(MODEL.manifest, threshold=0.5, wanted_s=10.0)
+    recorded = Enrolment(Network(MODEL), threshold=0.5, wanted_s=10.0)
     recorded.push(0, SAMPLES)
     difference = np.array(find("anna", MODEL.manifest.front_end).mean) - recorded.mean()
     assert np.abs(difference / MODEL.manifest.std).max() < 0.5

@@ -19,7 +19,7 @@ ROWS: list[dict[str, set[str]]] = [
         "children": set(),
         "logs": set(),
     },
-    {"addresses": set(), "events": {"msgspec"}, "systemd": set()},
+    {"addresses": set(), "events": {"msgspec"}, "systemd": set(), "machine": {"msgspec"}},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
     {
         "ring": {"numpy"},
@@ -40,11 +40,11 @@ ROWS: list[dict[str, set[str]]] = [
     {"replay": {"numpy"}},
     {"sources": {"numpy"}, "faults": {"numpy"}},
     # the middle: no thread, socket, file or clock
-    {"features": {"msgspec", "numpy"}, "normalisation": {"numpy"}, "speech": {"earshot", "numpy"}},
-    {"frontend": {"numpy"}, "pooling": {"numpy"}},
+    {"features": {"msgspec", "numpy"}, "normalisation": {"numpy"}, "pooling": {"numpy"}},
     {"profiles": {"msgspec"}, "manifest": {"msgspec", "numpy"}},
-    {"network": {"ai_edge_litert", "numpy", "tflite_runtime"}},
+    {"steps": {"numpy"}, "network": {"ai_edge_litert", "numpy", "tflite_runtime"}},
     {"batch": {"numpy"}},
+    {"ear": {"numpy"}},
     {"classifier": {"numpy"}, "decision": {"numpy"}},
     {"pipeline": {"numpy"}},
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},
@@ -55,41 +55,55 @@ ROWS: list[dict[str, set[str]]] = [
     {"relay": {"msgspec"}},
     {"work": set()},
     # the wire
-    {"endpoints": {"zmq"}, "history": {"msgspec"}},
+    {"endpoints": {"zmq"}, "history": {"msgspec"}, "journal_file": set()},
+    {"journal_reader": set()},
+    {"journal": {"msgspec"}},
     {"transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
     # the daemon
     {"account": {"msgspec"}, "admission": {"msgspec"}},
     {"worker_process": {"msgspec"}},
     {"daemon": {"msgspec"}},
     # people
-    {"viewstate": set(), "report": {"msgspec"}, "installation": set(), "enroll": {"msgspec", "rich"}},
+    {"viewstate": set(), "emotionml": set(), "moments": set(), "installation": set(), "enroll": {"msgspec", "rich"}},
+    {"report": {"msgspec"}},
     {"sending": {"numpy"}},
     {"picture": {"rich"}, "service": set()},
     {"view": {"rich"}},
-    # speed on this machine
+    {"journal_report": {"msgspec"}},
+    # what is wrong on this machine
+    {"findings": {"msgspec"}, "loudness": {"numpy"}, "occupancy": set()},
     {
-        "bench.cores": set(),
-        "bench.processes": set(),
-        "bench.speech": {"numpy", "soundfile"},
-        "bench.virtual_mic": set(),
+        "installchecks": {"ai_edge_litert", "msgspec", "numba", "tflite_runtime"},
+        "soundchecks": {"numpy"},
+        "hostchecks": {"zmq"},
     },
-    {"bench.measuring": {"msgspec", "numpy"}},
+    {"checks": {"msgspec"}},
+    {"doctor": {"msgspec", "rich"}},
+    # speed on this machine
+    {"bench.cores": set(), "bench.speech": {"numpy", "soundfile"}, "bench.virtual_mic": set()},
+    {"bench.measuring": {"msgspec", "numpy"}, "bench.processes": set()},
     {"bench.peers": {"kaldi_native_fbank", "librosa", "numpy", "opensmile"}, "bench.running": {"numpy"}},
-    {"bench.computing": {"numpy"}},
+    {"bench.computing": {"numpy"}, "bench.load": {"msgspec", "zmq"}},
+    {"bench.streams": {"numpy"}},
     {"bench.registry": set()},
     {"bench.results": {"msgspec", "rich"}},
     {"commands": {"msgspec", "rich"}},
     {"cli": set()},
     {"__main__": set()},
     # offline: on top of the runtime, which never imports it
-    {"training.corpora": set(), "training.augment": {"numpy", "soxr"}, "training.progress": {"rich"}},
+    {"training.corpora": set(), "training.progress": {"rich"}, "training.speech": {"earshot", "numpy"}},
+    {"training.augment": {"numpy", "soxr"}},
     {"training.recipe": {"msgspec"}, "training.prepare": {"msgspec", "numpy"}},
     {"training.scaling": {"numpy"}},
     {"training.histories": {"numpy"}},
     {"training.crops": {"numpy"}, "training.network": {"keras"}, "training.score": {"numpy"}},
     {"training.fit": {"keras", "msgspec", "numpy", "tensorflow"}, "training.evaluate": {"msgspec"}},
     {"training.export": {"keras", "msgspec", "numpy", "tensorflow"}},
-    {"training.calibrate": {"msgspec", "numpy"}, "training.card": set(), "training.parity": {"keras", "numpy"}},
+    {
+        "training.calibrate": {"msgspec", "numpy"},
+        "training.card": set(),
+        "training.parity": {"keras", "numpy", "tensorflow"},
+    },
     # the paper's models
     {"training.reproduction.rungs": {"numpy"}, "training.reproduction.outcome": {"numpy"}},
     {
@@ -185,11 +199,12 @@ def test_the_package_itself_names_only_what_a_subscriber_needs() -> None:
 MIDDLE = [
     "features",
     "normalisation",
-    "speech",
-    "frontend",
-    "manifest",
     "pooling",
+    "manifest",
+    "steps",
     "network",
+    "batch",
+    "ear",
     "classifier",
     "decision",
     "pipeline",
@@ -228,10 +243,10 @@ def test_a_subscriber_loads_zeromq_and_msgspec_alone() -> None:
         "sounddevice",
         "soundfile",
         "soxr",
-        "earshot",
         "ai_edge_litert",
         "yaml",
         "rich",
+        "sqlite3",
         "serstream.config",
     )
     assert loaded_by("import serstream; serstream.Subscriber", "zmq", "msgspec", *heavy) == {"zmq", "msgspec"}
@@ -242,13 +257,13 @@ def test_importing_the_package_alone_loads_nothing() -> None:
 
 
 def test_the_daemon_loads_nothing_of_training_and_no_sound_library() -> None:
-    heavy = ("tensorflow", "keras", "matplotlib", "librosa", "sounddevice", "rich")
+    heavy = ("tensorflow", "keras", "earshot", "matplotlib", "librosa", "sounddevice", "rich")
     heavy += ("serstream.bench", "serstream.training")
     assert loaded_by("import serstream.daemon", "numba", *heavy) == {"numba"}
 
 
 def test_a_sender_loads_no_model() -> None:
-    heavy = ("numba", "ai_edge_litert", "earshot", "sounddevice", "rich", "serstream.pipeline")
+    heavy = ("numba", "ai_edge_litert", "sounddevice", "rich", "serstream.pipeline")
     assert loaded_by("import serstream.sending", "zmq", "numpy", *heavy) == {"zmq", "numpy"}
 
 
@@ -258,7 +273,7 @@ def test_a_worker_process_loads_what_it_hears_with_and_no_sockets_of_the_outside
 
 
 def test_the_capture_process_stays_small() -> None:
-    heavy = ("zmq", "numba", "ai_edge_litert", "msgspec", "yaml", "earshot", "soundfile", "sounddevice")
+    heavy = ("zmq", "numba", "ai_edge_litert", "msgspec", "yaml", "soundfile", "sounddevice")
     assert loaded_by("import serstream.capture", "numpy", *heavy) == {"numpy"}
 
 

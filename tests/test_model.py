@@ -60,7 +60,7 @@ def test_the_scores_in_the_documents_are_those_of_the_manifest(model: str, docum
     )
 
 
-def test_twin_and_shipped_model_share_recipe_and_calibration() -> None:
+def test_twin_and_shipped_model_share_recipe_and_are_calibrated_alike() -> None:
     twin, shipped = load_model(TWIN).manifest, load_model(packaged("models/serstream")).manifest
     for field in (
         "front_end",
@@ -69,7 +69,13 @@ def test_twin_and_shipped_model_share_recipe_and_calibration() -> None:
         "segment_frames",
         "step_frames",
         "context_frames",
-        "temperature",
+        "evidence_frames",
+        "prior_frames",
+        "profile_frames",
+        "history_frames",
+        "speech_threshold",
     ):
         assert getattr(twin, field) == getattr(shipped, field), field
+    for fitted in ("temperature", "enter_threshold", "exit_threshold"):
+        assert getattr(twin, fitted) == pytest.approx(getattr(shipped, fitted), rel=0.25), fitted
     assert shipped.scores["ravdess_speech, fold 1"]["uar"] >= 0.60

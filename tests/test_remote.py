@@ -172,6 +172,19 @@ def test_what_is_not_finite_is_replaced_and_told_of(source):
     np.testing.assert_array_equal(heard(items), bad)
 
 
+def test_whoever_asked_is_called_at_every_packet_that_is_taken_and_at_no_other(source):
+    calls: list[None] = []
+    assert source.call(lambda: calls.append(None))
+    sender = Sender(source)
+    sender.send(800)
+    sender.send(800)
+    with pytest.raises(PacketError):
+        source.inbox.put(sender.packet(0, NOISE[:800]), now_s())
+    assert len(calls) == 2
+    sender.end()
+    assert len(calls) == 3
+
+
 # --- what is missing
 
 

@@ -53,9 +53,10 @@ def audio(folder: Path) -> str:
     return f"ipc://{folder}/audio"
 
 
-def listening(folder: Path, sources: dict[str, Any], **options: Any) -> Daemon:
+def listening(folder: Path, sources: dict[str, Any], *, prefix: tuple[str, ...] = (), **options: Any) -> Daemon:
     """Start a daemon that takes sound."""
-    return Daemon(folder, {"sources": sources, "transport": {"audio": audio(folder)}, **options})
+    config = {"sources": sources, "transport": {"audio": audio(folder)}, **options}
+    return Daemon(folder, config, prefix=prefix)
 
 
 def send(folder: Path, source: object, *arguments: object, **options: Any) -> Serstream:
@@ -204,6 +205,20 @@ def test_whatever_is_pushed_at_the_daemon_is_refused_and_counted_and_the_others_
     context.destroy(linger=0)
     assert len([line for line in daemon.err.lines if "sound refused" in line]) <= 3
     assert "Traceback" not in "\n".join(daemon.err.lines)
+
+
+def test_more_senders_connect_than_a_process_is_given_descriptors_to_begin_with(tmp_path):
+    prefix = ("sh", "-c", 'ulimit -S -n 128; exec "$@"', "sh")
+    context = zmq.Context()
+    with listening(tmp_path, {"s0": {"kind": "network"}}, prefix=prefix) as daemon:
+        daemon.ready()
+        outlets = [Outlet(audio(tmp_path), f"s{i}", context=context) for i in range(150)]
+        try:
+            assert all(outlet.ready(LIMIT_S) for outlet in outlets)
+        finally:
+            for outlet in outlets:
+                outlet.close(0.0)
+            context.term()
 
 
 def test_where_nobody_listens_that_is_said_once_and_tried_until_somebody_does(tmp_path):

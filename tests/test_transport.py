@@ -743,6 +743,15 @@ def test_the_size_limit_gives_up_posteriors_first_then_the_oldest():
     assert {json.loads(body)["type"] for body in memory.snapshot(None)} == {"emotion", "posterior"}
 
 
+def test_the_oldest_of_all_topics_is_given_up_first():
+    memory = History(600.0, 3 * len(encode_json(_event("emotion", "s", seq=1, source="a"))) / 1e6)
+    for seq, source in enumerate("abbab", 1):
+        event = _event("emotion", "s", seq=seq, source=source)
+        memory.add(event, encode_json(event), float(seq))
+    assert _kept(memory, "serstream.v1.a.emotion") == [4]
+    assert _kept(memory, "serstream.v1.b.emotion") == [3, 5]
+
+
 def test_events_older_than_replay_s_are_given_up_in_every_topic_but_the_last_stays():
     memory = History(10.0, 64.0)
     for n in range(1, 6):

@@ -17,9 +17,17 @@ from heard import Heard, bare
 
 from serstream.batch import alone
 from serstream.clock import slept_s
-from serstream.config import DecisionConfig, MicrophoneSource, NetworkSource, StdinSource, SyntheticSource
+from serstream.config import (
+    DecisionConfig,
+    MicrophoneSource,
+    NetworkSource,
+    SpeechConfig,
+    StdinSource,
+    SyntheticSource,
+)
 from serstream.errors import SourceError
 from serstream.events import AnyEvent, Emotion, Gap, Posterior
+from serstream.hearing import Hearing, Orders, Wishes
 from serstream.manifest import load_model
 from serstream.network import Network
 from serstream.pipeline import Pipeline
@@ -266,6 +274,65 @@ def test_a_stream_that_fails_ends_by_itself_and_the_others_go_on():
     assert isinstance(streams[0].error, SourceError)
     assert streams[1].error is None
     assert {e.source for e in heard.events} == {"good"}
+
+
+def test_a_source_that_calls_is_read_when_it_does_and_one_that_never_does_again_and_again(monkeypatch):
+    monkeypatch.setattr("serstream.worker.READ_TIMEOUT_S", LIMIT_S)
+    polls = threading.Semaphore(0)
+
+    class Waiting(Played):
+        def __init__(self, *, calls: bool) -> None:
+            super().__init__([])
+            self.calls, self.reads = calls, 0
+
+        def call(self, came):
+            self.came = came
+            return self.calls
+
+        def read(self, timeout_s):
+            self.reads += 1
+            if not self.calls:
+                polls.release()
+            return super().read(timeout_s) if self._items else None
+
+    network, heard = Network(MODEL), Heard()
+    streams = [Stream(name, SyntheticSource(), new_pipeline(network, heard, name), heard) for name in ("calls", "not")]
+    calling = streams[0].source = Waiting(calls=True)
+    streams[1].source = Waiting(calls=False)
+    running = Worker(streams, network, on_progress=lambda _: None, on_end=lambda: None)
+    running.start()
+    for _ in range(5):
+        assert polls.acquire(timeout=LIMIT_S)
+    assert calling.reads == 1, "at the beginning, as all are"
+    calling._items += [Block(0, DEMO[: 2 * RATE], None), Block(2 * RATE, DEMO[2 * RATE : 3 * RATE], None)]
+    calling.came()
+    heard.until(lambda e: e.sample > 2 * RATE)
+    running.stop()
+    assert running.join(LIMIT_S)
+
+
+def test_of_many_sources_a_part_at_a_time_tells_how_it_is_and_all_have_their_turn(monkeypatch):
+    monkeypatch.setattr("serstream.hearing.TENDED_TOGETHER", 2)
+    heard, ids = Heard(), [f"s{i}" for i in range(5)]
+    orders = Orders(
+        session=heard.session,
+        started_s=0.0,
+        sources=dict.fromkeys(ids, SyntheticSource()),
+        speech=SpeechConfig(),
+        wishes=Wishes(decision=DecisionConfig(), log_level=logging.INFO),
+        manifest=MODEL.manifest,
+        network=MODEL.content,
+        runtime="litert",
+    )
+    hearing = Hearing(orders, heard, on_progress=lambda _: None, on_end=lambda: None)
+    assert hearing.turns == 3
+    told: list[str] = []
+    for _ in range(hearing.turns):
+        heard.events.clear()
+        assert hearing.tend() == []
+        assert len(heard.events) <= 2
+        told += [e.source for e in heard.events]
+    assert sorted(told) == ids
 
 
 # --- a machine that sleeps

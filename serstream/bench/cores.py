@@ -8,14 +8,21 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def only_on(cores: set[int] | None) -> Iterator[None]:
+    """Keep this thread, and all that it starts meanwhile, on these cores; None for where it may run anyway."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before if cores is None else cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
 def one_core() -> Iterator[None]:
     """Keep this thread, and those that it starts meanwhile, on one core.
 
     A library that is imported here counts one core, and starts no threads to share its work.
     """
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
+    with only_on({max(os.sched_getaffinity(0))}):
         yield
-    finally:
-        os.sched_setaffinity(0, before)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.bench.cores import one_core
+from serstream.errors import SerstreamError
 
 Blocks = list[NDArray[np.float32]]
 Work = Callable[[Blocks], float]
@@ -39,17 +40,39 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """How much is measured: turns; seconds of the signal of one, of a recording, of a live turn; steps of a stream."""
+    """How much is measured: turns; seconds of the signal of one, of a recording, of a live turn; steps of a stream.
+
+    Of ``streams`` at most, which begin within ``ramp_s``, all must meet their deadlines for ``load_s``; ``patience``
+    makes these longer.
+    """
 
     turns: int = 9
     signal_s: float = 120.0
     recording_s: float = 3600.0
     live_s: float = 20.0
     steps: int = 100_000
+    streams: int = 4096
+    ramp_s: float = 6.4
+    load_s: float = 60.0
+    patience: float = 1.0
 
 
 FULL = Extent()
-QUICK = Extent(turns=3, signal_s=10.0, recording_s=60.0, live_s=2.0, steps=2_000)
+QUICK = Extent(
+    turns=3,
+    signal_s=10.0,
+    recording_s=60.0,
+    live_s=2.0,
+    steps=2_000,
+    streams=4,
+    ramp_s=0.256,
+    load_s=2.0,
+    patience=20.0,
+)
+
+
+class NotHereError(SerstreamError):
+    """A figure that this machine cannot have."""
 
 
 def figure(name: str, about: str, unit: str, values: Sequence[float]) -> Figure:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from serstream.bench.cores import only_on
 from serstream.children import environment
 from serstream.errors import SerstreamError
 
@@ -22,24 +23,39 @@ STOP_LIMIT_S = 10.0
 
 
 class Running(NamedTuple):
-    """A daemon that serves: its process, its endpoints, and how many seconds it took from its start to here."""
+    """A daemon that serves: its process, endpoints and log, and how many seconds it took from its start to here."""
 
     process: subprocess.Popen[bytes]
     events: str
     control: str
+    log: Path
     ready_s: float
+
+    def said(self) -> list[str]:
+        """Return the lines of its log; what goes as it should is not in it."""
+        return self.log.read_text(errors="replace").splitlines()
 
 
 @contextmanager
-def daemon(source: Mapping[str, Any], env: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """Run a daemon with one source, named by its ``kind``, until the end of the block.
+def daemon(
+    sources: Mapping[str, Mapping[str, Any]],
+    env: Mapping[str, str] | None = None,
+    *,
+    audio: str | None = None,
+    cores: set[int] | None = None,
+) -> Iterator[Running]:
+    """Run a daemon until the end of the block.
 
     Parameters
     ----------
-    source : mapping
+    sources : mapping
         As in the configuration; standard input is a pipe.
     env : mapping of str to str, optional
         What its environment has besides ours.
+    audio : str, optional
+        ``transport.audio``, where the network's sound comes in.
+    cores : set of int, optional
+        Where alone it runs with all that it starts.
 
     Raises
     ------
@@ -50,27 +66,28 @@ def daemon(source: Mapping[str, Any], env: Mapping[str, str] | None = None) -> I
         folder = Path(name)
         events, control = f"ipc://{folder}/events", f"ipc://{folder}/control"
         config = folder / "config.yaml"  # JSON is YAML
-        transport = {"events": events, "control": control}
-        config.write_text(json.dumps({"sources": {source["kind"]: source}, "transport": transport}))
-        with (folder / "log").open("w+b") as log, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        transport = {"events": events, "control": control, "audio": audio}
+        config.write_text(json.dumps({"sources": sources, "transport": transport, "log_level": "warning"}))
+        with (folder / "log").open("wb") as log, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(str(folder / "manager"))
             started_s = time.monotonic()
-            process = subprocess.Popen(
-                [*COMMAND, "run", "--config", str(config)],
-                env={**environment(), **(env or {}), "NOTIFY_SOCKET": str(folder / "manager")},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
+            with only_on(cores):
+                process = subprocess.Popen(
+                    [*COMMAND, "run", "--config", str(config)],
+                    env={**environment(), **(env or {}), "NOTIFY_SOCKET": str(folder / "manager")},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                )
             try:
-                _await_ready(process, manager, log)
+                _await_ready(process, manager, folder / "log")
                 manager.close()  # or what nobody reads would make the daemon wait
-                yield Running(process, events, control, time.monotonic() - started_s)
+                yield Running(process, events, control, folder / "log", time.monotonic() - started_s)
             finally:
                 _end(process)
 
 
-def _await_ready(process: subprocess.Popen[bytes], manager: socket.socket, log: IO[bytes]) -> None:
+def _await_ready(process: subprocess.Popen[bytes], manager: socket.socket, log: Path) -> None:
     manager.settimeout(0.2)
     end_s = time.monotonic() + READY_LIMIT_S
     while time.monotonic() < end_s and process.poll() is None:
@@ -79,8 +96,7 @@ def _await_ready(process: subprocess.Popen[bytes], manager: socket.socket, log: 
                 return
         except TimeoutError:
             continue
-    log.seek(0)
-    said = (log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    said = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
     raise SerstreamError(f"the daemon that was to be measured did not start ({said}); try `serstream run`")
 
 

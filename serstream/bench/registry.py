@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from serstream.bench import computing, running
+from serstream.bench import computing, running, streams
 from serstream.bench.measuring import Extent, Figure
 from serstream.errors import ConfigError
 
@@ -21,6 +21,7 @@ MEASURES: dict[str, Measure] = {
         running.latency,
         running.ready,
         running.microphone,
+        streams.streams,
     )
 }
 """In the order of the table. Another figure is another function that takes an extent."""

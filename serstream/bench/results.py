@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from serstream.bench.measuring import FULL, QUICK, Figure
+from serstream.bench.measuring import FULL, QUICK, Figure, NotHereError
 from serstream.bench.peers import PEERS
 from serstream.bench.registry import Measure
 from serstream.errors import SourceError
+from serstream.machine import Machine, machine
 
 PIPE_WIDTH = 160
-
-
-class Machine(msgspec.Struct, frozen=True):
-    """What was measured on; ``load`` is the mean number of processes that ran or waited in the minute before."""
-
-    cpu: str
-    cores: int
-    python: str
-    architecture: str
-    load: float
-
-    def __str__(self) -> str:
-        return f"{self.cpu}, {self.cores} cores, Python {self.python}, {self.architecture}, load {self.load:g}"
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -46,15 +31,6 @@ class Results(msgspec.Struct, frozen=True):
     schema: Literal["serstream-bench/1"] = "serstream-bench/1"
 
 
-def machine() -> Machine:
-    """Return this machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    cpu = said.get("model name") or said.get("Model") or "unknown processor"
-    load = round(os.getloadavg()[0], 1)
-    return Machine(cpu, os.cpu_count() or 1, platform.python_version(), platform.machine(), load)
-
-
 def run(measures: Mapping[str, Measure], *, quick: bool) -> Results:
     """Measure one after another; on a terminal standard error says what."""
     here, found = machine(), []
@@ -64,7 +40,7 @@ def run(measures: Mapping[str, Measure], *, quick: bool) -> Results:
             status.update(f"measuring {name}")
             try:
                 found += measure(QUICK if quick else FULL)
-            except SourceError as error:
+            except (SourceError, NotHereError) as error:
                 missing[name] = str(error)
     absent = [peer for peer in PEERS if find_spec(peer) is None]
     return Results(here, quick, {f.name: f for f in found}, missing, absent)

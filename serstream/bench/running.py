@@ -29,7 +29,7 @@ BLOCK_S, SIGNAL_S = 0.05, 30.0
 SETTLING = 10
 """Events that do not count, while a daemon that has just begun settles."""
 EVENT_LIMIT_S = 30.0
-MICROPHONE = {"kind": "microphone", "block_s": BLOCK_S}
+MICROPHONE = {"mic": {"kind": "microphone", "block_s": BLOCK_S}}
 
 
 def analyze(extent: Extent) -> list[Figure]:
@@ -67,7 +67,7 @@ def latency(extent: Extent) -> list[Figure]:
     as it would be spoken.
     """
     with (
-        daemon({"kind": "stdin"}) as running,
+        daemon({"pipe": {"kind": "stdin"}}) as running,
         Subscriber(running.events, running.control, types=["posterior"]) as subscriber,
     ):
         late_ms = _speak(running, subscriber, extent.turns * extent.live_s)

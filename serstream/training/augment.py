@@ -9,6 +9,7 @@ import soxr
 from numpy.typing import NDArray
 
 from serstream.config import SAMPLE_RATE
+from serstream.training.speech import rms
 
 Samples = NDArray[np.float32]
 WARPS = tuple(float(w) for w in np.round(np.linspace(0.92, 1.08, 9), 3))
@@ -47,11 +48,6 @@ def draw_scene(n_noises: int, rng: np.random.Generator) -> Scene:
         snr_db=float(rng.uniform(5.0, 30.0)),
         floor_dbfs=float(rng.uniform(*FLOOR_DBFS)),
     )
-
-
-def rms(samples: Samples) -> float:
-    """Return the root mean square, at least 1e-6."""
-    return max(1e-6, float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))) if samples.size else 1e-6
 
 
 def _fast_length(n_samples: int) -> int:

@@ -141,7 +141,7 @@ def _compile_step(model: keras.Model, recipe: Recipe, emotions: tuple[str, ...])
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
     @tf.function  # type: ignore[untyped-decorator]
-    def step(frames: Any, weights: Any, emotion: Any, allowed: Any, voice: Any, speech: Any) -> Any:
+    def step(frames: Any, weights: Any, emotion: Any, allowed: Any, voice: Any, speech: Any, gate: Any) -> Any:
         with tf.GradientTape() as tape:
             out = model([frames, weights], training=True)
             masked = out["emotion"] - 1e9 * (1.0 - allowed)
@@ -152,6 +152,7 @@ def _compile_step(model: keras.Model, recipe: Recipe, emotions: tuple[str, ...])
             loss += recipe.label_weight * entropy(tf.stack(targets, axis=1), tf.stack(labels, axis=1))
             loss += recipe.voice_weight * entropy(voice, out["voice"])
             loss += recipe.speech_weight * entropy(speech, out["speech"])
+            loss += recipe.gate_weight * entropy(gate, tf.concat([out["gate"], tf.zeros_like(out["gate"])], axis=-1))
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss

@@ -16,11 +16,16 @@ from serstream.training.recipe import NetworkShape, Recipe
 
 @keras.saving.register_keras_serializable(package="serstream")
 class SpeechPooling(layers.Layer):  # type: ignore[misc]
-    """Weighted mean and standard deviation over the outputs: (n, t, c) and (n, t) to (n, 2 c)."""
+    """Weighted mean and standard deviation over the outputs: (n, t, c), (n, t) and (n, t, 1) to (n, 2 c).
 
-    def call(self, x: Any, weights: Any) -> Any:
-        """Pool; at least one output must weigh something."""
-        weight = keras.ops.expand_dims(weights, -1)
+    Where nothing weighs anything, in noise, what the gate lets through is pooled, as the runtime would.
+    """
+
+    def call(self, x: Any, weights: Any, gate: Any) -> Any:
+        """Pool by ``weights``, or by the log-odds ``gate``."""
+        leaks = keras.ops.stop_gradient(keras.ops.sigmoid(gate[:, :, 0]))
+        weighs = keras.ops.any(weights > 0.0, axis=1, keepdims=True)
+        weight = keras.ops.expand_dims(keras.ops.where(weighs, weights, leaks), -1)
         count = keras.ops.sum(weight, axis=1)
         mean = keras.ops.sum(weight * x, axis=1) / count
         square = keras.ops.sum(weight * keras.ops.square(x), axis=1) / count
@@ -46,7 +51,11 @@ def _norm_relu(x: Any) -> Any:
 
 
 def build_trunk(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> keras.Model:
-    """Return the trunk: normalised cepstra (n, n_frames, n_mfcc) to (n, outputs, channels), one every 4 frames."""
+    """Return the trunk: normalised cepstra (n, n_frames, n_mfcc) to outputs, one every 4 frames.
+
+    These are ``activations`` (n, outputs, channels) and ``gate`` (n, outputs, 1), the log-odds that the newest of the
+    frames are speech.
+    """
     frames = keras.Input((n_frames, n_mfcc), name="frames")
     first = layers.Conv1D(shape.channels, shape.first_kernel, strides=2, use_bias=False, kernel_constraint=LevelBlind())
     x = _norm_relu(first(frames))
@@ -55,16 +64,17 @@ def build_trunk(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> keras
         y = layers.SeparableConv1D(shape.channels, shape.kernel, use_bias=False)(x)
         y = layers.BatchNormalization(momentum=0.9)(y)
         x = layers.ReLU()(layers.Add()([y, layers.Cropping1D((shape.kernel - 1, 0))(x)]))
-    return keras.Model(frames, x, name="trunk")
+    return keras.Model(frames, {"activations": x, "gate": layers.Conv1D(1, 1)(x)}, name="trunk")
 
 
 def build_stream(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> keras.Model:
     """Return the trunk a step at a time: it computes what the step adds, from what it remembers of those before.
 
     Inputs are ``frames`` (n, 1, n_frames, n_mfcc) and, before the convolution ``i``, the last values of its input,
-    ``state_i`` (n, 1, kernel - stride, channels). Outputs are ``activations`` (n, 1, outputs, channels) and the next
-    states by the names of the inputs. The axis of 1 is the height of the 2-D convolutions that TFLite makes of 1-D
-    ones: with it nothing is reshaped, and any number of streams and of frames fits the converted network.
+    ``state_i`` (n, 1, kernel - stride, channels). Outputs are ``activations`` (n, 1, outputs, channels), ``gate``
+    (n, 1, outputs, 1) and the next states by the names of the inputs. The axis of 1 is the height of the 2-D
+    convolutions that TFLite makes of 1-D ones: with it nothing is reshaped, and any number of streams and of frames
+    fits the converted network.
     """
     frames = x = keras.Input((1, n_frames, n_mfcc), name="frames")
     states, after = {}, {}
@@ -77,7 +87,8 @@ def build_stream(shape: NetworkShape, n_frames: int | None, n_mfcc: int) -> kera
         y = convolution(shape.channels, (1, kernel), strides=stride, use_bias=False)(seen)
         y = layers.BatchNormalization()(y)
         x = layers.ReLU()(layers.Add()([y, x]) if stride == 1 else y)
-    return keras.Model({"frames": frames} | states, {"activations": x} | after, name="stream")
+    outputs = {"activations": x, "gate": layers.Conv2D(1, 1)(x)}
+    return keras.Model({"frames": frames} | states, outputs | after, name="stream")
 
 
 def set_stream_weights(stream: keras.Model, trunk: keras.Model) -> None:
@@ -95,9 +106,10 @@ def build_head(shape: NetworkShape, n_emotions: int) -> keras.Model:
 
 
 def build(recipe: Recipe, n_mfcc: int, n_emotions: int) -> keras.Model:
-    """Return the whole network for training; inputs ``frames`` and ``weights``, outputs those of the head."""
+    """Return the whole network for training; from ``frames`` and ``weights`` to the head's outputs and ``gate``."""
     frames = keras.Input((recipe.window_frames, n_mfcc), name="frames")
-    weights = keras.Input((recipe.segment_frames // recipe.shape.stride,), name="weights")
+    weights = keras.Input((recipe.n_outputs,), name="weights")
     trunk = build_trunk(recipe.shape, recipe.window_frames, n_mfcc)
-    pooled = SpeechPooling()(trunk(frames), weights)
-    return keras.Model([frames, weights], build_head(recipe.shape, n_emotions)(pooled))
+    seen = trunk(frames)
+    pooled = SpeechPooling()(seen["activations"], weights, seen["gate"])
+    return keras.Model([frames, weights], build_head(recipe.shape, n_emotions)(pooled) | {"gate": seen["gate"]})

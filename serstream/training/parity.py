@@ -9,75 +9,86 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from serstream.analysis import analyze, open_pipeline
+from serstream.batch import alone
 from serstream.classifier import softmax
-from serstream.config import Config
+from serstream.config import Config, SpeechConfig
 from serstream.decision import PosteriorMean
+from serstream.ear import Ear, Outputs
 from serstream.errors import ModelError
 from serstream.events import LABELS
-from serstream.frontend import hear
+from serstream.features import mfcc
 from serstream.manifest import Manifest, Model, load_model
 from serstream.normalisation import CepstralMean
 from serstream.pooling import POOLING_EPSILON, pooling_weights
 from serstream.training.corpora import Clip
 from serstream.training.evaluate import clips_to_score
 from serstream.training.export import load_run
-from serstream.training.network import build_trunk
-from serstream.training.prepare import SPEECH_PROBABILITY, read_clip
+from serstream.training.network import build_stream, set_stream_weights
+from serstream.training.prepare import read_clip
 from serstream.training.recipe import Recipe
 from serstream.training.score import answers, label_of, recalls
 
 Vectors = NDArray[np.float64]
 
 
-class FloatNetwork(NamedTuple):
-    """Trunk and head of a run, unquantised, with the manifest whose rules they are run by."""
+class FloatNetwork:
+    """Trunk and head of a run, unquantised, by the rules of a manifest; to be heard with as :class:`Network` is."""
 
-    trunk: keras.Model
-    head: keras.Model
-    manifest: Manifest
+    def __init__(self, stream: keras.Model, head: keras.Model, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._head = head
+        self._stream = tf.function(lambda tensors: stream(tensors, training=False))
+        shapes = {name: t.shape for name, t in stream.input.items() if name != "frames"}
+        zeros = np.zeros((1, manifest.step_frames, manifest.front_end.n_mfcc), np.float32)
+        self.at_rest = {name: np.zeros((1, *shape[1:]), np.float32) for name, shape in shapes.items()}
+        for _ in range(-(-manifest.context_frames // manifest.step_frames)):
+            *_, self.at_rest = self.trunk(zeros, self.at_rest)
+
+    def trunk(
+        self, frames: NDArray[np.float32], state: dict[str, NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        """Run the trunk on a step, as :meth:`Network.trunk` does."""
+        after = {name: x.numpy() for name, x in self._stream(state | {"frames": frames[:, None]}).items()}
+        return after.pop("activations")[:, 0], after.pop("gate")[:, 0, :, 0], after
 
     def hear(self, samples: NDArray[np.float32], mean: CepstralMean) -> Vectors | None:
         """Return the speech-weighted mean over a clip, (n_emotions,), as the pipeline makes it; None without speech.
 
         ``mean`` is what the clip is normalised by, and is moved on.
         """
-        m = self.manifest
-        frames, heard = hear(samples, m.front_end)
-        speech = heard >= SPEECH_PROBABILITY
-        posterior = PosteriorMean()
-        if len(frames) >= m.stride:
-            pooled, shares = self._segments(self._activations(mean.normalise(frames, speech)), speech)
-            logits = self.head(np.reshape(pooled, (len(pooled), -1)))["emotion"] if pooled else ()
-            for row, share in zip(np.asarray(logits, np.float64), shares, strict=True):
-                posterior.add(softmax(row / m.temperature), share)
+        m, posterior = self.manifest, PosteriorMean()
+        frames = mfcc(samples, m.front_end)
+        ear = Ear(self, mean, threshold=SpeechConfig().threshold)  # type: ignore[arg-type]
+        steps = [frames[at : at + m.step_frames] for at in range(0, len(frames), m.step_frames)]
+        heard = [alone(self, ear.step(step)) for step in steps if len(step) >= m.stride]  # type: ignore[arg-type]
+        pooled, n_spoken = self._segments(heard) if heard else ([], [])
+        logits = self._head(np.array(pooled))["emotion"] if pooled else ()
+        for row, n in zip(np.asarray(logits, np.float64), n_spoken, strict=True):
+            posterior.add(softmax(row / m.temperature), n)
         return posterior.result()
 
-    def _activations(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the trunk over a whole normalised stream, before which there was the zero vector."""
-        context = np.zeros((self.manifest.context_frames, x.shape[1]), np.float32)
-        return np.asarray(self.trunk(np.concatenate([context, x])[None])[0], np.float32)
-
-    def _segments(
-        self, activations: NDArray[np.float32], speech: NDArray[np.bool_]
-    ) -> tuple[list[Vectors], list[float]]:
-        """Return the pooled statistics of every step that has scores, and the share of speech in its frames."""
+    def _segments(self, heard: Sequence[Outputs]) -> tuple[list[Vectors], list[int]]:
+        """Return the pooled statistics of every step that has scores, and the number of outputs that they are of."""
         m = self.manifest
-        n_outputs = len(speech) // m.stride
-        weights = pooling_weights(np.pad(speech, (m.evidence_frames, 0)), m.stride, m.evidence_frames)
-        pooled, shares = [], []
-        for first in range(0, n_outputs * m.stride, m.step_frames):
-            end = min(first + m.step_frames, n_outputs * m.stride) // m.stride
-            segment = slice(max(0, end - m.segment_frames // m.stride), end)
-            x, w = activations[segment].astype(np.float64), weights[segment]
+        values = np.concatenate([h.values for h in heard]).astype(np.float64)
+        n_evidence, n_segment = m.evidence_frames // m.stride, m.segment_frames // m.stride
+        speech = np.concatenate([np.zeros(n_evidence, bool), *(h.speech for h in heard)])
+        weights = pooling_weights(speech, n_evidence)
+        pooled, n_spoken, end = [], [], 0
+        for h in heard:
+            end += len(h.speech)
+            segment = slice(max(0, end - n_segment), end)
+            x, w = values[segment], weights[segment]
             if np.count_nonzero(w) * m.stride >= m.min_segment_frames:
                 mean = np.average(x, axis=0, weights=w)
                 variance = np.average(np.square(x - mean), axis=0, weights=w)
                 pooled.append(np.concatenate([mean, np.sqrt(variance + POOLING_EPSILON)]))
-                shares.append(float(speech[first : first + m.step_frames].mean()))
-        return pooled, shares
+                n_spoken.append(int(np.count_nonzero(w)))
+        return pooled, n_spoken
 
 
 def float_network(run: Path, manifest: Manifest) -> FloatNetwork:
@@ -86,9 +97,9 @@ def float_network(run: Path, manifest: Manifest) -> FloatNetwork:
     scale = np.load(run / "normalisation.npz")
     if _geometry(recipe) != _manifest_geometry(manifest) or not np.allclose(scale["mean"], manifest.mean, atol=1e-4):
         raise ModelError(f"model {manifest.name} was not exported from {run}; name the run that it was made from")
-    trunk = build_trunk(recipe.shape, None, len(manifest.mean))
-    trunk.set_weights(model.get_layer("trunk").get_weights())
-    return FloatNetwork(trunk, model.get_layer("head"), manifest)
+    stream = build_stream(recipe.shape, recipe.step_frames, len(manifest.mean))
+    set_stream_weights(stream, model.get_layer("trunk"))
+    return FloatNetwork(stream, model.get_layer("head"), manifest)
 
 
 def _geometry(recipe: Recipe) -> tuple[int, ...]:

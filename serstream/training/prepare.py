@@ -14,18 +14,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.errors import SourceError
-from serstream.features import FrontEnd
-from serstream.frontend import hear
+from serstream.errors import ConfigError, SourceError
+from serstream.features import FrontEnd, mfcc
 from serstream.recordings import read_file
-from serstream.speech import FRAME_LENGTH, SpeechDetector
-from serstream.training.augment import FLOOR_DBFS, Scene, augment, draw_scene, floor_below, noise_floor, rms
+from serstream.training.augment import FLOOR_DBFS, Scene, augment, change_speed, draw_scene, floor_below, noise_floor
 from serstream.training.corpora import Clip, noise_clips, read_corpora
 from serstream.training.progress import Progress
+from serstream.training.speech import FRAME_LENGTH, speech_level, spoken
 
 Features = NDArray[np.float16]
 Rendering = tuple[Features, NDArray[np.bool_]]
-SPEECH_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,8 @@ class Prepared:
 
     ``features`` is (n_frames, n_mfcc) float16 over all clips one after another, and of each clip over all its
     renderings; rendering ``v`` of clip ``i`` has the frames ``first[i, v]`` to ``first[i, v + 1]``; ``speech``
-    (n_frames,) says which of them the runtime would hear as speech.
+    (n_frames,) says which of them are speech, found in the clip before anything was added to it; in noise, what is
+    easily taken for speech.
     """
 
     clips: list[Clip]
@@ -58,19 +57,6 @@ def read_clip(path: Path) -> NDArray[np.float32]:
     return np.concatenate([np.empty(0, np.float32), *read_file(path)])
 
 
-def speech_of(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which samples of a recording are speech; those behind its last whole frame are none."""
-    detected = SpeechDetector().push(samples) >= SPEECH_PROBABILITY
-    spread = np.repeat(detected, FRAME_LENGTH)
-    return np.pad(spread, (0, samples.size - spread.size))
-
-
-def speech_level(samples: NDArray[np.float32]) -> float:
-    """Return the root mean square of the speech in a recording; of all of it where there is none."""
-    speech = speech_of(samples)
-    return rms(samples[speech] if speech.any() else samples)
-
-
 def render(
     samples: NDArray[np.float32],
     scenes: list[Scene],
@@ -81,13 +67,17 @@ def render(
     """Return the clip as it is with a faint noise floor, then as it sounds in each scene."""
     level = speech_level(samples)
     floor = noise_floor(samples.size, rng, floor_below(level, rng.uniform(*FLOOR_DBFS)))
-    renderings = [_heard(samples + floor, front_end, 1.0)]
-    return renderings + [_heard(augment(samples, s, noises, level, rng), front_end, s.warp) for s in scenes]
+    renderings = [_rendering(samples + floor, samples, front_end, 1.0)]
+    for scene in scenes:
+        heard = augment(samples, scene, noises, level, rng)
+        renderings.append(_rendering(heard, change_speed(samples, scene.speed), front_end, scene.warp))
+    return renderings
 
 
-def _heard(samples: NDArray[np.float32], front_end: FrontEnd, warp: float) -> Rendering:
-    frames, speech = hear(samples, front_end, warp=warp)
-    return frames.astype(np.float16), speech >= SPEECH_PROBABILITY
+def _rendering(heard: NDArray[np.float32], clean: NDArray[np.float32], front_end: FrontEnd, warp: float) -> Rendering:
+    """Return the features of what is heard, and which of their frames are speech in the clip alone."""
+    frames = mfcc(heard, front_end, warp=warp)
+    return frames.astype(np.float16), spoken(clean)[: len(frames)]
 
 
 def scenes_of(clip: Clip, n: int, n_noises: int, seed: int) -> list[Scene]:
@@ -134,6 +124,8 @@ def prepare(
     everything = read_corpora(data)
     noises = noise_clips(everything)
     clips = [c for c in everything if c.emotion and c.corpus in corpora]
+    if front_end.hop_length != FRAME_LENGTH:
+        raise ConfigError(f"hop_length is {front_end.hop_length}; it must be {FRAME_LENGTH}, in which speech is found")
     if not clips:
         raise SourceError(f"{data} holds no labelled clips of {', '.join(corpora)}; name the folder with --data")
     clips += [c for c in noises if c.corpus in corpora]

@@ -32,7 +32,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``fold`` (1 to 5) is left out for test, with a few speakers of the next fold for validation; 0 trains on everyone.
     ``votes_weight`` is how much of the target is what listeners voted, where they did.
     An epoch is ``crops_per_epoch`` crops, ``corpus_shares`` of each corpus; ``clean_share`` of them come from clips as
-    they are, the others from any rendering. ``heard_noise_share`` of the noise is such as the gate takes for speech.
+    they are, the others from any rendering. ``heard_noise_share`` of the noise is such as is easily taken for speech.
+    Before ``room_share`` of the crops the place was silent for long, and ``quiet_share`` are nothing but that.
     """
 
     fold: int = 0
@@ -54,16 +55,19 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prior_frames: float = 625.0
     profile_frames: float = 1875.0
     history_frames: int = 3750
-    speech_weight: float = 0.2
+    speech_weight: float = 1.0
     label_weight: float = 1.0
+    gate_weight: float = 0.5
     heard_noise_share: float = 0.5
+    room_share: float = 0.3
+    quiet_share: float = 0.05
     corpus_shares: dict[str, Annotated[float, Meta(gt=0.0)]] = msgspec.field(
         default_factory=lambda: {
             "ravdess_speech": 0.4,
             "ravdess_song": 0.13,
             "crema_d": 0.37,
-            "esc50": 0.08,
-            "speechcommands_bg": 0.02,
+            "esc50": 0.12,
+            "speechcommands_bg": 0.03,
         }
     )
     shape: NetworkShape = NetworkShape()
@@ -73,6 +77,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def n_steps(self) -> int:
         """Batches of an epoch."""
         return self.crops_per_epoch // self.batch_size
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the trunk in a segment."""
+        return self.segment_frames // self.shape.stride
+
+    @property
+    def n_evidence(self) -> int:
+        """Outputs of the trunk among which speech is counted for pooling."""
+        return self.evidence_frames // self.shape.stride
 
     @property
     def window_frames(self) -> int:

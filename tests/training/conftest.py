@@ -11,7 +11,7 @@ import soundfile
 from training_process import train
 
 from serstream.resources import packaged
-from serstream.speech import FRAME_LENGTH, SpeechDetector
+from serstream.training.speech import FRAME_LENGTH, spoken
 
 ACTORS = (1, 2, 3, 5, 6, 10, 11, 17)
 """Of fold 1: 2 and 5; of fold 2, whose first three actors validate: 3 and 6."""
@@ -30,7 +30,7 @@ def ravdess(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plain RAVDESS folder: an actor's clips are stretches of the demo with speech, at a pitch of the actor's own."""
     folder, rng = tmp_path_factory.mktemp("ravdess"), np.random.default_rng(0)
     demo = soundfile.read(packaged("demo.flac"), dtype="float32")[0]
-    speech = np.flatnonzero(SpeechDetector().push(demo) >= 0.5) * FRAME_LENGTH
+    speech = np.flatnonzero(spoken(demo)) * FRAME_LENGTH
     for actor in ACTORS:
         (folder / f"Actor_{actor:02d}").mkdir()
         for emotion in EMOTIONS:

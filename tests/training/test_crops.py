@@ -1,5 +1,9 @@
 """Features, renderings and crops: shapes, weights, and the same for the same seed."""
 
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +13,7 @@ import pytest
 import soundfile
 
 from serstream.errors import ConfigError, SourceError
-from serstream.features import FrontEnd
-from serstream.frontend import hear
+from serstream.features import FrontEnd, mfcc
 from serstream.recordings import read_file
 from serstream.resources import packaged
 from serstream.training.augment import (
@@ -22,20 +25,25 @@ from serstream.training.augment import (
     floor_below,
     mix_noise,
     noise_floor,
-    rms,
     room,
     transmit,
 )
 from serstream.training.corpora import EMOTIONS, Clip
 from serstream.training.crops import CropSampler
-from serstream.training.prepare import Prepared, load_prepared, read_clip, scenes_of, speech_level
+from serstream.training.prepare import Prepared, load_prepared, prepare, read_clip, render, scenes_of
 from serstream.training.recipe import NetworkShape, Recipe
 from serstream.training.scaling import Normalisation, normalisation
+from serstream.training.speech import rms, speech_level, spoken
 
 DEMO = soundfile.read(packaged("demo.flac"), dtype="float32", frames=48_000)[0]
 TOLD = ("calm", "happy", "sad", "angry", "fearful")
 """The emotions of the small corpus."""
-RECIPE = Recipe(batch_size=32, corpus_shares={"ravdess_speech": 1.0}, shape=NetworkShape(channels=8, n_blocks=1))
+RECIPE = Recipe(
+    batch_size=32,
+    corpus_shares={"ravdess_speech": 1.0},
+    quiet_share=0.0,
+    shape=NetworkShape(channels=8, n_blocks=1),
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +73,39 @@ def test_the_first_rendering_is_what_the_runtime_hears_with_a_faint_noise_floor(
         samples = read_clip(prepared.clips[i].path)
         rng = np.random.default_rng((0, i))
         level = floor_below(speech_level(samples), rng.uniform(*FLOOR_DBFS))
-        samples = samples + noise_floor(samples.size, rng, level)
+        frames = mfcc(samples + noise_floor(samples.size, rng, level), FrontEnd())
         span = prepared.span(i, 0)
-        frames, speech = hear(samples, FrontEnd())
         assert prepared.features[span].tobytes() == frames.astype(np.float16).tobytes()
-        assert np.array_equal(prepared.speech[span], speech >= 0.5)
+        assert np.array_equal(prepared.speech[span], spoken(samples)[: len(frames)])
+
+
+def test_in_any_scene_speech_is_where_it_is_in_the_clip_alone() -> None:
+    """Neither noise, nor room, nor level moves it; speed does, for the clip is played faster or slower."""
+    noises = [noise_floor(10_000, np.random.default_rng(9), -20.0)]
+    loud = draw_scene(1, np.random.default_rng(1))._replace(noise=0, snr_db=-10.0, gain_db=-30.0)
+    scenes = [loud._replace(speed=1.0), loud._replace(speed=1.1)]
+    renderings = render(DEMO, scenes, FrontEnd(), noises, np.random.default_rng(0))
+    assert [speech.tolist() for _, speech in renderings] == [
+        spoken(change_speed(DEMO, speed))[: len(frames)].tolist()
+        for speed, (frames, _) in zip((1.0, 1.0, 1.1), renderings, strict=True)
+    ]
+    assert all(len(speech) == len(frames) for frames, speech in renderings)
+    assert renderings[0][1].any()
+    assert not np.array_equal(renderings[0][0], renderings[1][0])
+
+
+def test_a_hop_in_which_no_speech_is_found_is_refused(ravdess: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hop_length is 128; it must be 256, in which speech is found"):
+        prepare(
+            ravdess,
+            tmp_path / "features",
+            front_end=FrontEnd(hop_length=128),
+            n_variants=1,
+            seed=0,
+            jobs=1,
+            corpora=("ravdess_speech",),
+        )
+    assert not (tmp_path / "features").exists()
 
 
 def test_all_clips_of_a_speaker_share_the_scenes_of_the_other_renderings(prepared: Prepared) -> None:
@@ -117,6 +153,7 @@ def test_a_batch_has_the_shapes_of_the_recipe(prepared: Prepared, scale: Normali
     assert batch.weights.shape == (n, outputs)
     assert batch.emotion.shape == batch.allowed.shape == (n, len(TOLD))
     assert batch.voice.shape == batch.speech.shape == (n, 2)
+    assert batch.gate.shape == (n, outputs, 2)
     assert all(np.isfinite(x).all() for x in batch)
     assert 0.0 <= batch.weights.min() < batch.weights.max() <= 1.0
     np.testing.assert_allclose(batch.emotion.sum(axis=1), 1.0, atol=1e-5)
@@ -138,6 +175,28 @@ def test_the_same_step_gives_the_same_batch_and_another_another(prepared: Prepar
     others = [sampler(prepared, scale).batch(3, 6), sampler(prepared, scale).batch(4, 5)]
     others.append(sampler(prepared, scale, reseeded).batch(3, 5))
     assert not any(np.array_equal(first.frames, other.frames) for other in others)
+
+
+def _digest(cache: Path) -> str:
+    """Return a digest of a batch of two corpora."""
+    clips = load_prepared(cache)
+    batch = sampler(with_noise(clips, heard=True), normalisation(clips, np.arange(len(clips.clips))), NOISY).batch(0, 0)
+    return hashlib.sha256(b"".join(part.tobytes() for part in batch)).hexdigest()
+
+
+def test_a_process_of_its_own_gives_the_same_batch(cache: Path) -> None:
+    """Every process hashes strings its own way, and nothing may go by that order."""
+    code = "import sys, pathlib, test_crops; print(test_crops._digest(pathlib.Path(sys.argv[1])))"
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code, cache],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }
+    assert seen == {f"{_digest(cache)}\n".encode()}
 
 
 def test_before_the_stream_began_there_is_the_normalised_zero_vector(prepared: Prepared, scale: Normalisation) -> None:
@@ -179,23 +238,119 @@ def test_what_listeners_voted_is_a_part_of_the_target(prepared: Prepared, scale:
     assert without.emotion.tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0]]
 
 
-def test_noise_has_neither_emotion_nor_voice_and_is_no_speech(prepared: Prepared, scale: Normalisation) -> None:
+def with_noise(prepared: Prepared, *, heard: bool) -> Prepared:
+    """Call the sad clips noise; the gate's teacher takes them for speech as before, or for none."""
     noise = Clip(Path("n.wav"), "esc50", "", "", "")
-    clips = [noise if c.emotion == "sad" else c for c in prepared.clips]
-    silent = prepared.speech.copy()
+    clips, speech = [noise if c.emotion == "sad" else c for c in prepared.clips], prepared.speech.copy()
     for i, clip in enumerate(clips):
-        if not clip.emotion:
-            silent[prepared.first[i, 0] : prepared.first[i, -1]] = False
-    part = Prepared(clips, prepared.front_end, prepared.features, silent, prepared.first)
-    drawn = sampler(part, scale, msgspec.structs.replace(RECIPE, corpus_shares={"esc50": 0.5, "ravdess_speech": 0.5}))
-    batch = drawn.batch(0, 0)
+        if not (clip.emotion or heard):
+            speech[prepared.first[i, 0] : prepared.first[i, -1]] = False
+    return replace(prepared, clips=clips, speech=speech)
+
+
+NOISY = msgspec.structs.replace(RECIPE, corpus_shares={"esc50": 0.5, "ravdess_speech": 0.5})
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_noise_has_neither_emotion_nor_voice_and_is_no_speech(
+    prepared: Prepared, scale: Normalisation, heard: bool
+) -> None:
+    """Whether it is easily taken for speech or not."""
+    batch = sampler(with_noise(prepared, heard=heard), scale, NOISY).batch(0, 0)
     is_noise = batch.speech[:, 1] == 1.0
     assert 0 < is_noise.sum() < RECIPE.batch_size
     assert not batch.emotion[is_noise].any()
     assert not batch.voice[is_noise].any()
+    assert not batch.weights[is_noise].any(), "what the gate lets through of it is pooled"
+    assert not batch.gate[is_noise, :, 0].any()
+    assert batch.gate[is_noise, :, 1].any(axis=1).all()
     np.testing.assert_allclose(batch.emotion[~is_noise].sum(axis=1), 1.0, atol=1e-5)
     assert batch.speech[~is_noise].tolist() == [[1.0, 0.0]] * int((~is_noise).sum())
-    assert (batch.weights[is_noise].astype(bool).sum(axis=1) * RECIPE.shape.stride >= RECIPE.min_segment_frames).all()
+    assert batch.weights[~is_noise].any(axis=1).all()
+    assert batch.gate[~is_noise, :, 0].any(axis=1).all()
+
+
+def test_the_gate_learns_where_half_of_an_output_or_more_is_speech(prepared: Prepared, scale: Normalisation) -> None:
+    drawn, stride = sampler(prepared, scale), RECIPE.shape.stride
+    rows = drawn.usable(np.arange(len(prepared.clips)))
+    batch, counts = drawn.whole_clips(rows), set()
+    for row, gate, weights in zip(rows, batch.gate, batch.weights, strict=True):
+        # a window ends with the last frame at which the segment holds enough
+        speech = prepared.speech[prepared.span(row, 0)]
+        inside = np.convolve(speech, np.ones(RECIPE.segment_frames))[: speech.size]
+        end = int(np.flatnonzero(inside >= RECIPE.min_segment_frames)[-1]) + 1
+        n = min(RECIPE.n_outputs, end // stride)
+        in_each = speech[end - n * stride : end].reshape(n, stride).sum(axis=1)
+        assert gate[-n:].tolist() == np.stack([in_each >= 2, in_each < 2], axis=1).astype(float).tolist()
+        assert np.array_equal(weights[-n:] > 0.0, in_each >= 2), "what is pooled is what the gate is to let through"
+        counts |= set(in_each.tolist())
+    assert {0, 1, 2, 3, 4} == counts
+
+
+def test_what_lies_before_a_stream_is_no_target_of_the_gate(prepared: Prepared, scale: Normalisation) -> None:
+    bare = msgspec.structs.replace(RECIPE, room_share=0.0, mixup=0.0)
+    batch = sampler(prepared, scale, bare).batch(0, 0)
+    began = np.any(batch.frames != 0.0, axis=2)[:, -RECIPE.segment_frames :]
+    known = began.reshape(len(began), -1, RECIPE.shape.stride).mean(axis=2) >= 0.5
+    assert np.array_equal(batch.gate.sum(axis=2).astype(bool), known)
+    assert np.count_nonzero(~known) > 0
+
+
+def test_before_a_crop_the_place_was_silent_and_that_is_no_speech(prepared: Prepared, scale: Normalisation) -> None:
+    silent = msgspec.structs.replace(RECIPE, room_share=1.0, mixup=0.0)
+    with_room = sampler(prepared, scale, silent).batch(0, 0)
+    assert np.any(with_room.frames != 0.0, axis=2).all(), "no frame lies before the stream"
+    np.testing.assert_allclose(with_room.gate.sum(axis=2), 1.0)
+    # where a clip of two seconds begins inside the segment, the room lies before it
+    assert (with_room.gate[:, 0, 1] == 1.0).any()
+    assert np.array_equal(with_room.gate[:, :, 0] > 0, with_room.weights > 0)
+
+
+def test_in_a_quiet_crop_nobody_speaks(prepared: Prepared, scale: Normalisation) -> None:
+    batch = sampler(prepared, scale, msgspec.structs.replace(RECIPE, quiet_share=1.0)).batch(0, 0)
+    assert not batch.emotion.any()
+    assert not batch.voice.any()
+    assert not batch.weights.any()
+    assert np.array_equal(batch.speech, np.broadcast_to(np.float32([0.0, 1.0]), batch.speech.shape))
+    np.testing.assert_allclose(batch.gate, np.broadcast_to(np.float32([0.0, 1.0]), batch.gate.shape), atol=1e-6)
+    assert np.any(batch.frames != 0.0, axis=2).all(), "a place is heard, not what lies before a stream"
+
+
+def test_some_crops_are_quiet_and_the_others_are_not(prepared: Prepared, scale: Normalisation) -> None:
+    batch = sampler(prepared, scale, msgspec.structs.replace(RECIPE, quiet_share=0.5, mixup=0.0)).batch(0, 0)
+    is_quiet = batch.speech[:, 1] == 1.0
+    assert 0.2 < is_quiet.mean() < 0.8
+    assert not batch.gate[is_quiet, :, 0].any()
+    assert batch.gate[~is_quiet, :, 0].any(axis=1).all()
+    np.testing.assert_allclose(batch.emotion.sum(axis=1), ~is_quiet, atol=1e-5)
+
+
+def test_a_mix_blends_frames_and_targets_alike_and_pools_the_speech_of_either(
+    prepared: Prepared, scale: Normalisation
+) -> None:
+    some = msgspec.structs.replace(RECIPE, quiet_share=0.3)
+    plain, mixed = (sampler(prepared, scale, msgspec.structs.replace(some, mixup=m)).batch(0, 0) for m in (0.0, 0.4))
+    shares = []
+    for i in range(RECIPE.batch_size):
+        share, j = mixture(mixed.frames[i], plain.frames, i)
+        for name in ("frames", "emotion", "voice", "speech", "gate"):
+            x, got = getattr(plain, name), getattr(mixed, name)[i]
+            np.testing.assert_allclose(got, share * x[i] + (1 - share) * x[j], atol=1e-4)
+        assert np.array_equal(mixed.weights[i], np.maximum(plain.weights[i], plain.weights[j]))
+        shares.append(share)
+    assert 0.5 - 1e-4 <= min(shares) < 0.9
+    assert max(shares) <= 1.0 + 1e-4
+
+
+def mixture(mixed: np.ndarray, frames: np.ndarray, own: int) -> tuple[float, int]:
+    """Return the share of an example in its mix, and which other has the rest of it."""
+    found = []
+    for j, other in enumerate(frames):
+        apart = (frames[own] - other).astype(np.float64)
+        share = 1.0 if j == own else float(np.sum((mixed - other) * apart) / np.sum(apart**2))
+        found.append((float(np.abs(other + share * apart - mixed).max()), share, j))
+    _, share, j = min(found)
+    return share, j
 
 
 def scene(seed: int) -> Scene:

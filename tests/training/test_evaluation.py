@@ -21,7 +21,8 @@ from serstream.training.evaluation.counts import COLUMNS, SECONDS, Result, read
 from serstream.training.evaluation.listening import listen, profile
 from serstream.training.evaluation.run import do, jobs
 from serstream.training.evaluation.streams import joined
-from serstream.training.prepare import read_clip, speech_of
+from serstream.training.prepare import read_clip
+from serstream.training.speech import speech_of
 
 TWIN = Path(__file__).parent.parent / "models" / "fold1"
 """Trained on RAVDESS and CREMA-D without fold 1."""
@@ -109,11 +110,11 @@ def test_what_was_heard_before_counts_online_and_not_in_the_other_columns(ravdes
 
 def test_a_profile_is_the_mean_of_the_speech_of_all_its_clips(ravdess: Path) -> None:
     clips = [read_clip(c.path) for c in read_corpora(ravdess)[:2]]
-    both, one = profile(clips, MODEL.manifest, CONFIG), profile(clips[:1], MODEL.manifest, CONFIG)
+    both, one = profile(clips, MODEL, CONFIG), profile(clips[:1], MODEL, CONFIG)
     assert both is not None
     assert len(both) == len(MODEL.manifest.mean)
     assert both != one
-    assert profile([np.zeros(16_000, np.float32)], MODEL.manifest, CONFIG) is None
+    assert profile([np.zeros(16_000, np.float32)], MODEL, CONFIG) is None
 
 
 def test_only_who_was_left_out_is_scored_and_everyone_of_a_foreign_corpus(data: Path, result: Result) -> None:

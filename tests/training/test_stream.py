@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from recomputed import Recomputed, as_bytes, random_frames, random_speech, run
+from recomputed import Recomputed, as_bytes, cut, listen, random_frames, score, speech_in
 
-from serstream.classifier import Classifier
+from serstream.batch import alone
+from serstream.ear import Ear
 from serstream.manifest import MODEL_SCHEMA, Manifest, Model
 from serstream.network import Network, interpreter
 from serstream.resources import packaged
@@ -70,16 +71,20 @@ def test_in_float_the_steps_give_what_the_trunk_gives_of_the_whole_signal(networ
     n = 30 * step
     x = np.random.default_rng(2).normal(size=(3, n, N_MFCC)).astype(np.float32)
     tensors = {name: np.zeros((3, *t.shape[1:]), np.float32) for name, t in stream.input.items()}
-    outputs = []
+    names = ("activations", "gate")
+    outputs: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for first in range(0, n, step):
         tensors["frames"] = x[:, None, first : first + step]
         tensors = {name: np.asarray(t) for name, t in stream(tensors).items()}
-        outputs.append(tensors.pop("activations")[:, 0])
+        for name in names:
+            outputs[name].append(tensors.pop(name)[:, 0])
     # so that an output of both ends with the same frame
-    streamed, whole = np.concatenate(outputs, axis=1), np.asarray(trunk(x[:, -context % 4 :]))
-    assert whole.shape[1] == (n - context) // 4
-    np.testing.assert_allclose(streamed[:, -whole.shape[1] :], whole, atol=1e-4)
-    assert whole.std() > 0.1
+    whole = trunk(x[:, -context % 4 :])
+    for name, channels in zip(names, (RECIPE.shape.channels, 1), strict=True):
+        streamed, expected = np.concatenate(outputs[name], axis=1), np.asarray(whole[name])
+        assert expected.shape == (3, (n - context) // 4, channels)
+        np.testing.assert_allclose(streamed[:, -expected.shape[1] :], expected, atol=1e-4)
+        assert expected.std() > 0.01
 
 
 def test_a_state_comes_back_at_the_scale_at_which_it_goes_in(content: bytes) -> None:
@@ -100,30 +105,40 @@ def test_steps_give_the_bytes_of_one_run_over_the_whole_signal(content: bytes) -
     details = trunk.get_input_details()
     begin = {k: np.zeros((2, *d["shape"][1:]), np.int8) for k, d in details.items() if k != "frames"}
     whole = trunk(frames=frames, **begin)
-    state, outputs = begin, []
+    state, outputs, gates = begin, [], []
     for first in range(0, n, step):
         state = trunk(frames=frames[:, :, first : first + step], **state)
         outputs.append(state.pop("activations"))
+        gates.append(state.pop("gate"))
     assert np.concatenate(outputs, axis=2).tobytes() == whole.pop("activations").tobytes()
+    assert np.concatenate(gates, axis=2).tobytes() == whole.pop("gate").tobytes()
     assert {k: x.tobytes() for k, x in state.items()} == {k: x.tobytes() for k, x in whole.items()}
     assert len(np.unique(outputs)) > 50
+    assert len(np.unique(gates)) > 50
 
 
 def test_streamed_equals_recomputed_from_segment_and_context(model: Model) -> None:
-    frames, speech, step = random_frames(model, 320), random_speech(320), model.manifest.step_frames
-    recomputed = [Recomputed(model).scores(frames[:end], speech[:end]) for end in range(step, 321, step)]
-    streamed = as_bytes(run(Classifier(Network(model)), frames, speech))
-    assert streamed == as_bytes(recomputed)
+    m, frames, scratch, network = model.manifest, random_frames(model, 320), Recomputed(model), Network(model)
+    threshold = scratch.threshold(frames)
+    heard = listen(network, frames, threshold=threshold)
+    speech, ends = speech_in(heard), range(m.step_frames, 321, m.step_frames)
+    assert np.array_equal(scratch.speech(scratch.normalised(frames, speech), threshold), speech)
+    assert 0 < np.count_nonzero(speech) < speech.size
+    streamed = as_bytes(score(network, heard))
+    assert streamed == as_bytes([scratch.scores(frames[:end], speech[: end // m.stride]) for end in ends])
     assert len(set(streamed)) > 10
 
 
 def test_a_hole_takes_the_state_back_to_that_of_a_stream_that_begins(model: Model) -> None:
-    frames, speech, frozen = random_frames(model, 160), random_speech(160), model.manifest.cepstral_mean(frozen=True)
-    used = Classifier(Network(model), mean=frozen)
-    first = as_bytes(run(used, frames, speech))
-    on = as_bytes(run(used, frames, speech))
+    network, frames = Network(model), random_frames(model, 160)
+    used = Ear(network, model.manifest.cepstral_mean(frozen=True), threshold=0.5)
+
+    def heard() -> list[bytes]:
+        return [alone(network, used.step(step)).values.tobytes() for step in cut(model.manifest, frames)]
+
+    first, on = heard(), heard()
     used.reset()
-    assert as_bytes(run(used, frames, speech)) == first
+    assert heard() == first
     assert on != first
 
 
@@ -145,5 +160,5 @@ def test_a_step_costs_an_eighth_of_recomputing_the_segment_or_less() -> None:
     recipe = Recipe()
     step = multiply_accumulates(build_stream(recipe.shape, recipe.step_frames, N_MFCC))
     segment = multiply_accumulates(build_trunk(recipe.shape, recipe.window_frames, N_MFCC))
-    assert step == 8 * 5 * 40 * 176 + 6 * 4 * 176 * (9 + 176)
+    assert step == 8 * 5 * 40 * 176 + 6 * 4 * 176 * (9 + 176) + 4 * 176
     assert segment > 8 * step

@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from recomputed import one_step
+from recomputed import cut, dictated, score, stepwise
 from training_process import ROOT, train
 
 from serstream.analysis import analyze
-from serstream.classifier import Classifier, softmax
-from serstream.config import Config, DecisionConfig
+from serstream.classifier import softmax
+from serstream.config import Config, DecisionConfig, SpeechConfig
 from serstream.decision import PosteriorMean
+from serstream.ear import log_odds
 from serstream.events import LABELS
-from serstream.frontend import hear
-from serstream.manifest import load_model, write_manifest
+from serstream.features import mfcc
+from serstream.manifest import Manifest, load_model, write_manifest
 from serstream.network import Network
 from serstream.pooling import pooling_weights
 from serstream.recordings import read_file
@@ -135,38 +136,63 @@ def test_the_exported_model_is_one_that_the_runtime_runs(model_folder: Path) -> 
     Network(model)
 
 
-def float_posterior(
-    network: Any, recipe: Any, m: Any, frames: np.ndarray, speech: np.ndarray, pooled: np.ndarray
-) -> np.ndarray:
-    """Return what the float network says of the segment that ends with the last frame, pooled over its speech."""
-    window = np.zeros((1, recipe.window_frames, frames.shape[1]), np.float32)
-    x = m.cepstral_mean().normalise(frames, speech)[-recipe.window_frames :]
-    window[0, recipe.window_frames - len(x) :] = x
-    return softmax(np.asarray(network([window, pooled[None]])["emotion"], np.float64)[0])
+def window(recipe: Any, normalised: np.ndarray) -> np.ndarray:
+    """Return the frames of the window that ends with the last, zeros before the first."""
+    x = np.zeros((1, recipe.window_frames, normalised.shape[1]), np.float32)
+    end = normalised[-recipe.window_frames :]
+    x[0, recipe.window_frames - len(end) :] = end
+    return x
+
+
+def pooled(m: Manifest, speech: np.ndarray) -> np.ndarray:
+    """Return the weights of the outputs of the segment that ends with the last."""
+    n, n_evidence = m.segment_frames // m.stride, m.evidence_frames // m.stride
+    weights = pooling_weights(np.pad(speech, (n_evidence, 0)), n_evidence)[-n:] / n_evidence
+    return np.pad(weights, (n - len(weights), 0)).astype(np.float32)
 
 
 def test_int8_and_float_say_nearly_the_same(runs: Runs, model_folder: Path, ravdess: Path) -> None:
     from serstream.training.export import load_run
 
-    network, recipe = load_run(runs.whole)
+    run, recipe = load_run(runs.whole)
     model = load_model(model_folder)
     model = model._replace(manifest=msgspec.structs.replace(model.manifest, temperature=1.0))
-    quantised, exact = [], []
+    m, network, quantised, exact = model.manifest, Network(model), [], []
+    fixed = m.cepstral_mean(frozen=True)
     for path in sorted(ravdess.rglob("*.wav"))[::3]:
-        frames, _ = hear(read_clip(path), model.manifest.front_end)
+        frames = mfcc(read_clip(path), m.front_end)
         frames = frames[: len(frames) // 16 * 16]
-        classifier = Classifier(Network(model))
-        scores = [one_step(classifier, frames[i : i + 16], np.ones(16, bool)) for i in range(0, len(frames), 16)]
-        assert scores[-1] is not None
-        quantised.append(scores[-1].emotion)
-        stride, evidence = recipe.shape.stride, recipe.evidence_frames
-        pooled = pooling_weights(np.pad(np.ones(len(frames), bool), (evidence, 0)), stride, evidence)
-        groups = np.zeros(recipe.segment_frames // stride, np.float32)
-        groups[-len(pooled) :] = pooled[-len(groups) :] / evidence
-        exact.append(float_posterior(network, recipe, model.manifest, frames, np.ones(len(frames), bool), groups))
+        speech = np.ones(len(frames) // 4, bool)
+        scores = score(network, dictated(network, frames, speech))[-1]
+        assert scores is not None
+        quantised.append(scores.emotion)
+        out = run([window(recipe, fixed.normalise(frames)), pooled(m, speech)[None]])
+        exact.append(softmax(np.asarray(out["emotion"], np.float64)[0]))
     difference = np.abs(np.array(quantised) - np.array(exact))
     assert difference.max() < 0.1
     assert difference.mean() < 0.02
+
+
+def test_the_gate_says_in_int8_nearly_what_it_says_in_float(runs: Runs, model_folder: Path, ravdess: Path) -> None:
+    from serstream.training.export import load_run
+
+    run, recipe = load_run(runs.whole)
+    model = load_model(model_folder)
+    network, odds, exact = Network(model), [], []
+    n = recipe.step_frames // recipe.shape.stride
+    for path in sorted(ravdess.rglob("*.wav"))[::3]:
+        frames = mfcc(read_clip(path), model.manifest.front_end)
+        x, state = (
+            model.manifest.cepstral_mean(frozen=True).normalise(frames[: len(frames) // 16 * 16]),
+            network.at_rest,
+        )
+        for step in cut(model.manifest, x):
+            _, gate, state = network.trunk(step[None], state)
+        odds.append(gate[0])
+        out = run([window(recipe, x), np.ones((1, recipe.n_outputs), np.float32)])
+        exact.append(np.asarray(out["gate"])[0, -n:, 0])
+    spread = np.std(exact)
+    assert np.abs(np.array(odds) - np.array(exact)).mean() < 0.2 * spread
 
 
 def test_evaluation_scores_the_speakers_of_a_fold_through_the_runtime(model_folder: Path, ravdess: Path) -> None:
@@ -212,27 +238,25 @@ def test_the_float_network_hears_a_clip_as_the_whole_network_hears_its_segments(
     from serstream.training.export import load_run
     from serstream.training.parity import float_network
 
-    manifest = msgspec.structs.replace(load_model(model_folder).manifest, temperature=1.0)
+    m = msgspec.structs.replace(load_model(model_folder).manifest, temperature=1.0)
     clip = read_corpora(ravdess)[7]
-    frames, probabilities = hear(read_clip(clip.path), manifest.front_end)
-    speech = probabilities >= 0.5
-    network, recipe = load_run(runs.whole)
-    mean = PosteriorMean()
-    for first in range(0, len(frames) // 4 * 4, 16):
-        end = min(first + 16, len(frames) // 4 * 4)
-        groups = np.zeros(recipe.segment_frames // 4, np.float32)
-        evidence = [
-            speech[max(0, e - recipe.evidence_frames) : e].sum() * (speech[e - 4 : e].mean() >= 0.5)
-            for e in range(4, end + 1, 4)
-        ][-groups.size :]
-        groups[groups.size - len(evidence) :] = evidence
-        groups /= recipe.evidence_frames
-        if np.count_nonzero(groups) * 4 >= recipe.min_segment_frames:
-            posterior = float_posterior(network, recipe, manifest, frames[:end], speech[:end], groups)
-            mean.add(posterior, float(speech[first : first + 16].mean()))
+    frames = mfcc(read_clip(clip.path), m.front_end)
+    frames = frames[: len(frames) // m.stride * m.stride]
+    run, recipe = load_run(runs.whole)
+    least, speech, mean = log_odds(SpeechConfig().threshold), np.zeros(0, bool), PosteriorMean()
+    for end in [*range(m.step_frames, len(frames), m.step_frames), len(frames)]:
+        new = np.zeros(end // m.stride - len(speech), bool)
+        # of a step's own speech nothing in it depends
+        x = window(recipe, stepwise(m, frames[:end], np.concatenate([speech, new])))
+        gate = np.asarray(run([x, np.ones((1, recipe.n_outputs), np.float32)])["gate"])[0, -len(new) :, 0]
+        speech = np.concatenate([speech, gate >= least])
+        weights = pooled(m, speech)
+        if np.count_nonzero(weights) * m.stride >= m.min_segment_frames:
+            logits = np.asarray(run([x, weights[None]])["emotion"], np.float64)[0]
+            mean.add(softmax(logits), np.count_nonzero(weights))
     expected = mean.result()
     assert expected is not None
-    heard = float_network(runs.whole, manifest).hear(read_clip(clip.path), manifest.cepstral_mean())
+    heard = float_network(runs.whole, m).hear(read_clip(clip.path), m.cepstral_mean())
     np.testing.assert_allclose(heard, expected, atol=1e-5)
 
 
@@ -281,8 +305,10 @@ def test_the_level_enters_the_trunk_by_its_changes_alone() -> None:
     first.assign(LevelBlind()(first))
     frames = np.random.default_rng(0).normal(size=(1, 80, 4)).astype(np.float32)
     louder, brighter = frames + np.array([3, 0, 0, 0], np.float32), frames + np.array([0, 3, 0, 0], np.float32)
-    np.testing.assert_allclose(trunk(louder), trunk(frames), atol=1e-5)
-    assert np.abs(trunk(brighter) - trunk(frames)).max() > 0.01
+    for output in ("activations", "gate"):
+        plain = np.asarray(trunk(frames)[output])
+        np.testing.assert_allclose(trunk(louder)[output], plain, atol=1e-5)
+        assert np.abs(trunk(brighter)[output] - plain).max() > 0.01
 
 
 def test_a_model_can_take_over_its_own_calibration(runs: Runs, model_folder: Path, cache: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Bench(NamedTuple):
         cepstral_mean = self.model.manifest.cepstral_mean
         if column == "enrolled":
             clips = [read_clip(c.path) for c in enrolment]
-            found = profile(clips, self.model.manifest, self.config) if clips else None
+            found = profile(clips, self.model, self.config) if clips else None
             return None if found is None else lambda: cepstral_mean(found)
         return lambda: cepstral_mean(frozen=column == "none")
 

@@ -17,8 +17,9 @@ from serstream.training.evaluation.counts import BESIDE, COLUMNS, N_BINS, SECOND
 from serstream.training.evaluation.listening import NOTHING, Heard, listen
 from serstream.training.evaluation.perturbations import Spoken, conditions
 from serstream.training.evaluation.plan import N_ORDERS, generator
-from serstream.training.prepare import read_clip, speech_level
+from serstream.training.prepare import read_clip
 from serstream.training.score import asked_for, label_of
+from serstream.training.speech import speech_level
 
 WARM_S = 30.0
 """Speech behind which a stream counts as warm."""

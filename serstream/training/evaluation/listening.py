@@ -14,6 +14,7 @@ from serstream.config import SAMPLE_RATE, Config
 from serstream.enrolment import Enrolment
 from serstream.events import LABELS, AnyEvent, Posterior, Speech
 from serstream.manifest import Manifest, Model
+from serstream.network import Network
 from serstream.normalisation import CepstralMean
 from serstream.pipeline import Pipeline
 from serstream.training.evaluation.counts import SECONDS
@@ -111,9 +112,10 @@ def speech_steps(events: Sequence[AnyEvent]) -> list[tuple[Posterior, float]]:
     return [(e, e.speech * (e.sample - b) / SAMPLE_RATE) for e, b in zip(steps, before, strict=False)]
 
 
-def profile(clips: Sequence[Samples], manifest: Manifest, config: Config) -> list[float] | None:
+def profile(clips: Sequence[Samples], model: Model, config: Config) -> list[float] | None:
     """Return the mean that ``serstream enroll`` would take of some clips, one after the other; None without speech."""
-    enrolment = Enrolment(manifest, threshold=config.speech.threshold, wanted_s=ENROLMENT_S)
+    network = Network(model, config.runtime)
+    enrolment = Enrolment(network, threshold=config.speech.threshold, wanted_s=ENROLMENT_S)
     at = 0
     for samples in clips:
         enrolment.push(at, samples)

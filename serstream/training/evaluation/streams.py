@@ -24,8 +24,9 @@ from serstream.training.evaluation.matching import (
     utterances,
 )
 from serstream.training.evaluation.plan import generator
-from serstream.training.prepare import read_clip, speech_of
+from serstream.training.prepare import read_clip
 from serstream.training.score import label_of
+from serstream.training.speech import speech_of
 
 PAUSE_S = (1.0, 2.0)
 FLOOR_DBFS = -60.0
