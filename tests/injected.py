@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rig import Measured, Rig, time_of
@@ -20,6 +21,7 @@ LOSSES = ("device_lost", "stalled")
 MICROPHONE = {"sources": {"mic": {"kind": "microphone", "silence_s": None}}}
 TWO_WORKERS = {"workers": 2, "sources": {name: {"kind": "synthetic", "signal": "noise"} for name in ("a", "b")}}
 ONE_SIGNAL = {"sources": {"noise": {"kind": "synthetic", "signal": "noise"}}}
+KEPT = ONE_SIGNAL | {"journal": {"posterior": True, "batch_s": 0.1}}
 
 
 def lost_and_found(
@@ -138,14 +140,44 @@ def clock_stepped(rig: Rig) -> Measured:
     return Measured()
 
 
+def _limit_files(rig: Rig, most_bytes: int) -> None:
+    resource.prlimit(rig.daemon.process.pid, resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+
+
+def _journal(rig: Rig) -> dict[str, Any]:
+    return rig.daemon.ask("status")["journal"]
+
+
 def disk_full_for_the_timing(rig: Rig) -> Measured:
-    pid = rig.daemon.process.pid
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    _limit_files(rig, 0)
     rig.daemon.err.until(lambda line: "is not written any more" in line)
     rig.running()
     rig.end()
     rig.restart()
     return Measured()
+
+
+def disk_full_for_the_journal(rig: Rig) -> Measured:
+    _limit_files(rig, 1)
+    await_true(lambda: _journal(rig)["degraded"])
+    rig.until(lambda e: isinstance(e, Health) and e.degraded)
+    _limit_files(rig, resource.RLIM_INFINITY)
+    written = _journal(rig)["written"]
+    await_true(lambda: not _journal(rig)["degraded"] and _journal(rig)["written"] > written)
+    assert _journal(rig)["dropped"] == 0
+    return passed_over(rig)
+
+
+def journal_damaged(rig: Rig) -> Measured:
+    path = Path(_journal(rig)["path"])
+    await_true(lambda: _journal(rig)["written"])
+    assert rig.daemon.end(signal.SIGKILL) == -signal.SIGKILL
+    for file in (path, path.with_name(f"{path.name}-wal")):  # the log alone would mend it
+        file.write_bytes(rig.rng.randbytes(file.stat().st_size))
+    rig.restart()
+    rig.daemon.err.until(lambda line: "set aside" in line)
+    await_true(lambda: _journal(rig)["written"])
+    return passed_over(rig)
 
 
 def port_taken(rig: Rig) -> Measured:
@@ -221,6 +253,8 @@ FAULTS = {
         Fault(worker_killed, TWO_WORKERS, back_s=6.0),
         Fault(clock_stepped),
         Fault(disk_full_for_the_timing, ONE_SIGNAL),
+        Fault(disk_full_for_the_journal, KEPT),
+        Fault(journal_damaged, KEPT),
         Fault(port_taken),
         Fault(subscriber_stalled),
         Fault(subscribers_coming_and_going),

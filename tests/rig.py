@@ -63,7 +63,8 @@ class Rig:
     def _start(self) -> None:
         path = os.pathsep.join([str(self._clock), *filter(None, [os.environ.get("PYTHONPATH")])])
         record = ("--record", self.folder / "timing")
-        self.daemon = Daemon(self.folder, self.config, *record, env={**self.mic.env, "PYTHONPATH": path}).ready()
+        env = {**self.mic.env, "PYTHONPATH": path, "STATE_DIRECTORY": str(self.folder)}
+        self.daemon = Daemon(self.folder, self.config, *record, env=env).ready()
 
     def set_clock(self, ahead_s: float) -> None:
         """Set the daemon's wall clock to so many seconds ahead of ours."""
