@@ -86,8 +86,9 @@ def measure(orders: Orders) -> float:
     manifest, n_streams = orders.manifest, min(len(orders.sources), MOST_TOGETHER)
     duration_s = MEASURED_STEPS * manifest.step_frames * manifest.front_end.hop_length / SAMPLE_RATE
     noise = SyntheticSource("noise", duration_s=duration_s, realtime=False)
+    sources = {f"n{i}": noise for i in range(n_streams)}
     rehearsal = msgspec.structs.replace(
-        orders, sources={f"n{i}": noise for i in range(n_streams)}, speech=SpeechConfig(threshold=0.0), profiles={}
+        orders, sources=sources, speech=SpeechConfig(threshold=0.0), profiles={}, record=None
     )
     hearing = Hearing(rehearsal, _Nobody(), on_progress=lambda _: None, on_end=lambda: None)
     begun_s = clock.process_time()

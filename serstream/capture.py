@@ -17,6 +17,7 @@ import traceback
 from typing import Any, NamedTuple, NoReturn
 
 from serstream.errors import NoMicrophoneError, SourceError
+from serstream.identity import identities
 from serstream.ring import SampleRing
 from serstream.transfer import DeviceRing, Transfer
 
@@ -29,7 +30,11 @@ _LIST_LIMIT_S = 30
 
 
 class Device(NamedTuple):
-    """A device that can record; ``default_rate`` in Hz; ``number`` is good for one process alone."""
+    """A device that can record.
+
+    ``default_rate`` is in Hz; ``number`` is good for one process alone; ``identities`` are names that stay when it is
+    plugged in again, the best first, as far as the system tells.
+    """
 
     number: int
     name: str
@@ -37,6 +42,7 @@ class Device(NamedTuple):
     max_input_channels: int
     default_rate: int
     is_default: bool
+    identities: tuple[str, ...] = ()
 
     @property
     def stable_name(self) -> str:
@@ -53,10 +59,13 @@ class Wanted(NamedTuple):
     sample_rate: int | None
     channels: int | None
     block_s: float
+    silence_s: float | None
 
 
 def choose(found: list[Device], pattern: str) -> Device:
-    """Return the first device whose name matches the regular expression, the default one for an empty one.
+    """Return the device with this identity, or the first whose name, or else an identity, matches it as a pattern.
+
+    Patterns are regular expressions, the case does not matter, and the empty one is the system's default.
 
     Raises
     ------
@@ -65,9 +74,14 @@ def choose(found: list[Device], pattern: str) -> Device:
     SourceError
         If none matches; the sentence lists what there is.
     """
-    for device in found:
-        if re.search(pattern, device.name, re.IGNORECASE) if pattern else device.is_default:
-            return device
+    if not pattern:
+        fitting = [device for device in found if device.is_default]
+    else:
+        fitting = [device for device in found if pattern in device.identities]
+        fitting += [device for device in found if re.search(pattern, device.name, re.IGNORECASE)]
+        fitting += [d for d in found if any(re.search(pattern, name, re.IGNORECASE) for name in d.identities)]
+    if fitting:
+        return fitting[0]
     if not found:
         raise NoMicrophoneError("no microphone was found; plug one in, or name a file, '-' or 'demo' as the source")
     names = ", ".join(repr(device.stable_name) for device in found)
@@ -108,6 +122,7 @@ def list_devices(sd: Any) -> list[Device]:
             d["max_input_channels"],
             round(rate),
             d["index"] == default,
+            tuple(identities(d["name"])),
         )
         for d in sd.query_devices()
         if d["max_input_channels"] > 0
@@ -180,7 +195,7 @@ def run(wanted: Wanted) -> NoReturn:
     sd = load_sounddevice()
     ring = SampleRing(wanted.ring_fd)
     stream, target = open_stream(sd, wanted)
-    transfer = Transfer(target, ring, round(stream.samplerate), stream.latency)
+    transfer = Transfer(target, ring, round(stream.samplerate), stream.latency, wanted.silence_s)
     try:
         stream.start()
     except sd.PortAudioError as error:

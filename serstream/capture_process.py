@@ -28,6 +28,14 @@ _LIST_LIMIT_S = 5.0
 _KILL_LIMIT_S = 1.0
 
 
+def hardware_ns() -> int:
+    """Return when a sound card last came or went, 0 where the system does not tell."""
+    try:
+        return os.stat("/dev/snd").st_mtime_ns
+    except OSError:
+        return 0
+
+
 def devices() -> list[Device]:
     """Return the devices that can record, as a fresh process sees them.
 
@@ -100,7 +108,8 @@ class CaptureProcess:
         self._abandoned = False
         noise = os.memfd_create("serstream-notes")
         self._noise: IO[bytes] = open(noise, "w+b")  # noqa: SIM115 - lives as long as the process
-        wanted = Wanted(self.ring.fd, poke_fd, config.device, config.sample_rate, config.channels, config.block_s)
+        c = config
+        wanted = Wanted(self.ring.fd, poke_fd, c.device, c.sample_rate, c.channels, c.block_s, c.silence_s)
         try:
             self._process = subprocess.Popen(
                 command("capture", json.dumps(wanted._asdict())),

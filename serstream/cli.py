@@ -67,6 +67,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="ID|mic|demo|-|FILE",
         help="a source of the configuration, the default microphone, the embedded demo, standard input, or a recording",
     )
+    p.add_argument(
+        "--record", type=Path, metavar="DIR", help="write when blocks and holes came, and the counters; never any sound"
+    )
     _add_stdin(p)
 
 

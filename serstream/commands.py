@@ -20,6 +20,7 @@ from serstream.config import (
     FileSource,
     MicrophoneSource,
     NetworkSource,
+    ReplaySource,
     SourceConfig,
     StdinSource,
     check_source_id,
@@ -44,14 +45,27 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(("error" if terminal and sys.stderr.isatty() else base.log_level).upper())
     config = _choose(base, args)
     config = _ready_sources(config, terminal=terminal, chosen=args.source)
+    record = _folder(args.record)
     from serstream.daemon import Daemon  # which takes a second: what is wrong was said before
 
-    daemon = Daemon(config, path, base=base)
+    daemon = Daemon(config, path, base=base, record=record)
     if terminal:
         _run_with_view(daemon)
     else:
         daemon.run()
     return 0
+
+
+def _folder(path: Path | None) -> Path | None:
+    """Make the folder of ``--record`` where there is none."""
+    try:
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            if not os.access(path, os.W_OK):
+                raise ConfigError(f"--record {path} may not be written to by this user; name another folder")
+    except OSError as error:
+        raise ConfigError(f"--record {path} is no folder to write to: {error.strerror}; name another") from error
+    return None if path is None else path.resolve()
 
 
 def _end_quietly_when_asked() -> None:
@@ -109,7 +123,7 @@ def _ready_sources(config: Config, *, terminal: bool, chosen: str | None) -> Con
     from serstream.sources import Microphone, make
 
     for source in config.sources.values():
-        if isinstance(source, FileSource):
+        if isinstance(source, FileSource | ReplaySource):
             probe = make(source)
             probe.open()
             probe.close()
@@ -356,7 +370,10 @@ def status(args: argparse.Namespace) -> int:
     print(f"{'model':>10}  {model['name']} ({model['runtime']}, sha256 {model['sha256'][:12]}...)")
     for source_id, source in found["sources"].items():
         counted = ", ".join(f"{k} {v}" for k, v in source["counters"].items() if v)
-        print(f"{source_id:>10}  {source['kind']}, {source['status']}: {counted or 'nothing heard yet'}")
+        state = ", ".join(str(source[key]) for key in ("kind", "status", "fault") if source.get(key))
+        if (drift_ppm := source.get("drift_ppm")) is not None:
+            state += f", its clock {drift_ppm:+.1f} ppm"
+        print(f"{source_id:>10}  {state}: {counted or 'nothing heard yet'}")
     return 0
 
 

@@ -24,6 +24,7 @@ from serstream.resources import packaged, user_folder
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 DeviceRate = Annotated[int, Meta(ge=4_000, le=384_000)]
 Channels = Annotated[int, Meta(ge=1, le=64)]
+Silence = Annotated[float, Meta(ge=1.0, le=86_400.0)]
 Weight = Annotated[float, Meta(gt=0.0, le=100.0)]
 
 
@@ -36,16 +37,19 @@ class AnySource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class MicrophoneSource(AnySource, frozen=True, tag_field="kind", tag="microphone"):
     """A device of the sound library.
 
-    ``device`` is a regular expression searched in the device names without regard to case (the first match is used),
-    empty for the system's default; ``sample_rate`` in Hz and ``channels`` are None for what the device prefers;
-    ``block_s`` is the length of one callback; after ``stall_s`` without a block the capture process is replaced.
+    ``device`` is an identity, or a regular expression searched in the names and identities of devices without regard to
+    case (the first match is used), empty for the system's default; ``sample_rate`` in Hz and ``channels`` are None for
+    what the device prefers; ``block_s`` is the length of one callback; after ``stall_s`` without a block the capture
+    process is replaced. After ``silence_s`` of samples that are all zero, or of the same again and again, the source
+    has a fault; None is never.
     """
 
     device: str = ""
     sample_rate: DeviceRate | None = None
     channels: Channels | None = None
     block_s: Annotated[float, Meta(ge=0.01, le=1.0)] = 0.05
-    stall_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 2.0
+    stall_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 1.5
+    silence_s: Silence | None = 10.0
 
 
 class FileSource(AnySource, frozen=True, tag_field="kind", tag="file"):
@@ -57,22 +61,27 @@ class FileSource(AnySource, frozen=True, tag_field="kind", tag="file"):
 
 
 class StdinSource(AnySource, frozen=True, tag_field="kind", tag="stdin"):
-    """PCM on standard input; a RIFF header, where there is one, replaces format, rate and channels."""
+    """PCM on standard input; a RIFF header, where there is one, replaces format, rate and channels.
+
+    ``silence_s`` is as for a microphone.
+    """
 
     format: Literal["s16le", "s32le", "f32le"] = "s16le"
     sample_rate: DeviceRate = SAMPLE_RATE
     channels: Channels = 1
+    silence_s: Silence | None = 10.0
 
 
 class NetworkSource(AnySource, frozen=True, tag_field="kind", tag="network"):
     """Sound that is sent to ``transport.audio``, as ``serstream send`` does.
 
     ``stream`` is the name that its packets carry, None for the id of the source; after ``stall_s`` without a packet the
-    source is lost until another comes.
+    source is lost until another comes. ``silence_s`` is as for a microphone.
     """
 
     stream: str | None = None
     stall_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 2.0
+    silence_s: Silence | None = 10.0
 
     def stream_of(self, source_id: str) -> str:
         """Return the name that the packets for this source carry."""
@@ -94,7 +103,14 @@ class DemoSource(AnySource, frozen=True, tag_field="kind", tag="demo"):
     """The embedded recording of synthetic speech, again and again."""
 
 
-SourceConfig = MicrophoneSource | FileSource | StdinSource | NetworkSource | SyntheticSource | DemoSource
+class ReplaySource(AnySource, frozen=True, tag_field="kind", tag="replay"):
+    """The timing of another run, which ``serstream run --record`` wrote, with noise for sound; ``realtime`` as then."""
+
+    path: str
+    realtime: bool = True
+
+
+SourceConfig = MicrophoneSource | FileSource | StdinSource | NetworkSource | SyntheticSource | ReplaySource | DemoSource
 
 
 class SpeechConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

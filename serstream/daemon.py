@@ -77,6 +77,8 @@ class Daemon:
         Where the configuration came from: ``reload`` reads it again.
     base : Config, optional
         What was read there, where the command line changed ``config``.
+    record : Path, optional
+        Folder into which the timing of the sources is written.
 
     Attributes
     ----------
@@ -84,9 +86,10 @@ class Daemon:
         What hears the sources: this process, others, or both.
     """
 
-    def __init__(self, config: Config, path: Path, base: Config | None = None) -> None:
+    def __init__(self, config: Config, path: Path, base: Config | None = None, record: Path | None = None) -> None:
         self.config, self.path = config, path
         self._base = config if base is None else base
+        self._record = None if record is None else str(record)
         self.session = str(uuid.uuid4())
         self.model = find_model(config.model)
         thresholds(self.model.manifest, config.decision)
@@ -138,6 +141,7 @@ class Daemon:
             manifest=manifest,
             network=self.model.content,
             runtime=c.runtime,
+            record=self._record,
             profiles={source_id: find_profile(name, manifest.front_end).mean for source_id, name in named.items()},
         )
 
@@ -274,7 +278,7 @@ class Daemon:
         if late:
             return
         self._notifier.watchdog()
-        self._notifier.status(", ".join(f"{name} {standing.status}" for name, standing in self._standings().items()))
+        self._notifier.status(", ".join(f"{name} {standing.words}" for name, standing in self._standings().items()))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

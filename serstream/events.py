@@ -34,6 +34,7 @@ Cause = Literal[
     "network",
     "worker_restart",
 ]
+Fault = Literal["silence", "stuck"]
 Status = Literal["starting", "running", "stalled", "lost", "muted", "failed"]
 
 
@@ -189,7 +190,7 @@ class Health(Event, frozen=True, kw_only=True, tag="health"):
     status : str
         ``starting``, ``running``, ``stalled``, ``lost``, ``muted`` or ``failed``.
     degraded : bool
-        Whether samples are being lost, or were within the last minute.
+        Whether samples are being lost, or were within the last minute, or the source has a fault.
     counters : dict of str to int
         Samples at 16 kHz since the start of the session: ``captured``, ``consumed``, ``input_overflows``,
         ``ring_overruns``, ``non_finite``, ``device_lost``, ``stalled``, ``muted``, ``suspended`` and whatever else the
@@ -200,6 +201,11 @@ class Health(Event, frozen=True, kw_only=True, tag="health"):
         Percentiles over the last minute of the age of the newest sample when its posterior was published.
     topics : dict of str to int
         Newest ``seq`` of each topic of this source.
+    fault : str or None
+        What is wrong with a source that delivers: ``silence`` (every sample has been zero for a while, as behind a
+        switch that mutes) or ``stuck`` (the signal repeats itself to the bit).
+    drift_ppm : float or None
+        How much faster the device's clock is than the system's, in millionths; None for the first minute and a half.
     """
 
     status: Status
@@ -209,6 +215,8 @@ class Health(Event, frozen=True, kw_only=True, tag="health"):
     latency_p50_s: float
     latency_p99_s: float
     topics: dict[str, int]
+    fault: Fault | None = None
+    drift_ppm: float | None = None
 
 
 AnyEvent = Posterior | Emotion | Speech | Gap | Health

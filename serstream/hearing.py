@@ -12,7 +12,7 @@ import msgspec
 
 from serstream.config import DecisionConfig, SourceConfig, SpeechConfig
 from serstream.errors import SerstreamError
-from serstream.events import Status
+from serstream.events import Fault, Status
 from serstream.manifest import Manifest, Model
 from serstream.network import Network
 from serstream.pipeline import Pipeline
@@ -36,7 +36,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="w
 class Orders(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="orders"):
     """What a process is to hear, and all that it needs for that: it reads no configuration, model or profile.
 
-    ``started_s`` is when the session began, in seconds since 1970; ``profiles`` and ``resumes`` are of some sources.
+    ``started_s`` is when the session began, in seconds since 1970; ``profiles`` and ``resumes`` are of some sources;
+    ``record`` is the folder into which their timing is written.
     """
 
     session: str
@@ -49,6 +50,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="o
     runtime: str
     profiles: dict[str, list[float]] = {}
     resumes: dict[str, Resume] = {}
+    record: str | None = None
 
 
 class Standing(NamedTuple):
@@ -56,6 +58,13 @@ class Standing(NamedTuple):
 
     status: Status
     counters: dict[str, int]
+    fault: Fault | None
+    drift_ppm: float | None
+
+    @property
+    def words(self) -> str:
+        """The status, and the fault if there is one."""
+        return self.status if self.fault is None else f"{self.status} ({self.fault})"
 
 
 class Hearing:
@@ -124,7 +133,10 @@ class Hearing:
 
     def standings(self) -> dict[str, Standing]:
         """Return how each source is; called from any thread."""
-        return {i: Standing("failed" if s.error else s.source.status, s.counters) for i, s in self.streams.items()}
+        return {
+            i: Standing("failed" if s.error else s.source.status, s.counters, s.source.fault, s.source.drift_ppm)
+            for i, s in self.streams.items()
+        }
 
     def tend(self) -> list[str]:
         """Publish how the sources are whose turn it is; return those that are over, whose last health that was."""
@@ -162,7 +174,9 @@ def _stream(source_id: str, orders: Orders, network: Network, outlet: Outlet) ->
         mean=orders.manifest.cepstral_mean(orders.profiles.get(source_id)),
     )
     config, resume = orders.sources[source_id], orders.resumes.get(source_id)
-    stream = Stream(source_id, config, pipeline, outlet, started_s=orders.started_s, resume=resume)
+    stream = Stream(
+        source_id, config, pipeline, outlet, started_s=orders.started_s, resume=resume, record=orders.record
+    )
     if source_id in orders.wishes.muted:
         stream.source.mute()
     return stream

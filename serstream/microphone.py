@@ -15,15 +15,16 @@ from collections.abc import Callable
 from typing import Literal
 
 from serstream.capture import Device, choose
-from serstream.capture_process import CaptureProcess, devices
+from serstream.capture_process import CaptureProcess, devices, hardware_ns
 from serstream.config import SAMPLE_RATE, MicrophoneSource
-from serstream.events import Cause, Status
+from serstream.events import Cause, Fault, Status
 from serstream.pulled import Resume
-from serstream.ring import Block, Hole, SampleRing, Slot
+from serstream.ring import FAULTS, Block, Hole, SampleRing, Slot
 
 _log = logging.getLogger(__name__)
 
-BACKOFF_S = (0.5, 5.0)
+BACKOFF_S = (0.5, 2.0)
+"""Least and most seconds from one start of the capture process to the next; a new sound card does not wait for it."""
 _BLOCK_LIMIT = SAMPLE_RATE
 _SAMPLE_COUNTERS = ("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread")
 _HOLE_COUNTERS = ("device_lost", "stalled", "muted", "worker_restart")
@@ -44,10 +45,14 @@ class Microphone:
         config: MicrophoneSource,
         spawn: Callable[[MicrophoneSource], CaptureProcess] = CaptureProcess,
         backoff_s: tuple[float, float] = BACKOFF_S,
+        hardware_ns: Callable[[], int] = hardware_ns,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._spawn = spawn
         self._least_backoff_s, self._most_backoff_s = backoff_s
+        self._now_s = now_s
+        self._hardware_ns, self._known_ns = hardware_ns, hardware_ns()
         self._capture: CaptureProcess | None = None
         self._queue: deque[Block | Hole] = deque()
         self._hole: Cause | None = None
@@ -58,6 +63,7 @@ class Microphone:
         self._overflows = 0
         self._overflow_samples = 0
         self._last_s = 0.0
+        self._drift_ppm: float | None = None
         self._retry_s = 0.0
         self._backoff_s = self._least_backoff_s
         self._closed = False
@@ -85,7 +91,7 @@ class Microphone:
     def open(self) -> None:
         """Start capturing, unless muted; a device that is not there is waited for."""
         if self._hole is None:
-            self._last_s = time.monotonic()
+            self._last_s = self._now_s()
         if self._mute_wanted:
             self._begin_hole("muted")
         else:
@@ -111,6 +117,23 @@ class Microphone:
             return "running" if self._totals["consumed"] else "starting"
         by_cause: dict[Cause, Status] = {"stalled": "stalled", "device_lost": "lost"}
         return by_cause.get(self._hole, "starting")
+
+    @property
+    def fault(self) -> Fault | None:
+        """What is wrong with what the device delivers."""
+        with self._release_lock:
+            place = self._capture.ring.header[Slot.FAULT] if self._capture and self.status == "running" else 0
+        return FAULTS[place - 1] if place else None
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device's clock is than the system's, in millionths, as it was last measured."""
+        with self._release_lock:
+            return self._measured()
+
+    def _measured(self) -> float | None:
+        measured = self._capture.ring.drift_ppm if self._capture else None
+        return self._drift_ppm if measured is None else measured
 
     @property
     def counters(self) -> dict[str, int]:
@@ -163,7 +186,7 @@ class Microphone:
 
         Never takes much longer than ``timeout_s`` (plus a second when a process has to be killed).
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = self._now_s() + timeout_s
         while not self._closed:
             if not self._queue:
                 self._take()
@@ -171,7 +194,7 @@ class Microphone:
                 self._supervise()
             if self._queue:
                 return self._deliver()
-            remaining_s = deadline - time.monotonic()
+            remaining_s = deadline - self._now_s()
             if remaining_s <= 0:
                 return None
             self._wait(remaining_s)
@@ -185,7 +208,7 @@ class Microphone:
 
     def _wait(self, remaining_s: float) -> None:
         if self._capture is None:
-            due_s = remaining_s if self._mute_wanted else self._retry_s - time.monotonic()
+            due_s = remaining_s if self._mute_wanted else self._retry_s - self._now_s()
             self._changed.wait(max(0.0, min(remaining_s, due_s)))
             self._changed.clear()
         else:
@@ -200,7 +223,7 @@ class Microphone:
         if self._hole:
             if not ring.backlog:
                 return
-            lost = self._end_hole(ring.captured_s(self._ring_first))
+            lost = self._end_hole(self._captured_s(ring, self._ring_first))
             _log.info("the microphone is back; about %.1f s were lost", lost / SAMPLE_RATE)
         self._take_overflow(ring)
         limit = _BLOCK_LIMIT
@@ -211,12 +234,18 @@ class Microphone:
             return
         self._lose("ring_overrun", first - self._ring_first, estimated=False)
         self._take_non_finite(ring)
-        captured_s = ring.captured_s(first + samples.size)
+        captured_s = self._captured_s(ring, first + samples.size)
         self._queue.append(Block(self._first, samples, captured_s))
         self._first += samples.size
         self._ring_first = first + samples.size
         self._last_s = captured_s
         self._backoff_s = self._least_backoff_s
+
+    def _captured_s(self, ring: SampleRing, index: int) -> float:
+        """Return when a sample was captured; the ring's clock is that of what follows an overflow, read or not."""
+        ahead = index <= ring.header[Slot.OVERFLOW_AT]
+        lost = ring.header[Slot.OVERFLOW_SAMPLES] - self._overflow_samples if ahead else 0
+        return ring.captured_s(index) - lost / SAMPLE_RATE
 
     def _take_overflow(self, ring: SampleRing) -> None:
         events = ring.header[Slot.OVERFLOW_EVENTS]
@@ -227,6 +256,7 @@ class Microphone:
         self._overflow_samples += lost
         self._totals["input_overflows"] += lost
         self._lose("input_overflow", lost, estimated=True)
+        self._last_s = self._captured_s(ring, self._ring_first)  # if nothing follows, the next hole begins here
 
     def _take_non_finite(self, ring: SampleRing) -> None:
         replaced = ring.header[Slot.NON_FINITE]
@@ -248,7 +278,7 @@ class Microphone:
     def _begin_hole(self, cause: Cause) -> bool:
         """Begin a hole, unless one is open that is not a worker's end; return whether it began."""
         if self._hole == "worker_restart":
-            self._end_hole(time.monotonic())
+            self._end_hole(self._now_s())
         if self._hole is not None:
             return False
         self._hole = cause
@@ -274,7 +304,7 @@ class Microphone:
         """Look after the capture process once its ring is empty."""
         capture = self._capture
         if capture is None:
-            if not self._mute_wanted and time.monotonic() >= self._retry_s:
+            if not self._mute_wanted and (self._now_s() >= self._retry_s or self._hardware_changed()):
                 self._totals["restarts"] += 1
                 self._start()
         elif capture.ended:
@@ -285,11 +315,17 @@ class Microphone:
             capture.kill()
             capture.reap()
 
+    def _hardware_changed(self) -> bool:
+        before, self._known_ns = self._known_ns, self._hardware_ns()
+        if changed := self._known_ns != before:
+            self._backoff_s = self._least_backoff_s
+        return changed
+
     def _start(self) -> None:
         self._capture = self._spawn(self._config)
         self._ring_first = self._ring_non_finite = self._overflows = self._overflow_samples = 0
         self._verdict = None
-        self._retry_s = time.monotonic() + self._backoff_s
+        self._retry_s = self._now_s() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, self._most_backoff_s)
 
     def _bury(self, capture: CaptureProcess) -> None:
@@ -297,7 +333,7 @@ class Microphone:
         cause: Cause = self._verdict or "device_lost"
         if self._begin_hole(cause) and cause != "muted":
             _log.warning("no samples: %s; trying again", self._reason(cause, capture))
-        self._retry_s = 0.0 if cause == "muted" else max(self._retry_s, time.monotonic() + self._least_backoff_s)
+        self._retry_s = 0.0 if cause == "muted" else max(self._retry_s, self._now_s() + self._least_backoff_s)
         self._release(capture)
 
     def _reason(self, cause: Cause, capture: CaptureProcess) -> str:
@@ -311,7 +347,7 @@ class Microphone:
         """Add up what the process counted, and let it go."""
         with self._release_lock:
             self._totals["unread"] += capture.ring.backlog
-            self._totals = self._add_up()
+            self._totals, self._drift_ppm = self._add_up(), self._measured()
             self._capture = None
             capture.close()
 
@@ -321,7 +357,7 @@ class Microphone:
             return
         self._closed = True
         if self._hole:
-            self._count_hole(self._hole, time.monotonic())
+            self._count_hole(self._hole, self._now_s())
         if self._capture:
             self._capture.kill()
             self._capture.reap()

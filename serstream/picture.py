@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.text import Text
 
 from serstream.events import LABELS
-from serstream.viewstate import STALE_S, TROUBLE, Entry, SourceView, ViewState
+from serstream.viewstate import STALE_S, TROUBLE, Entry, SourceView, ViewState, standing
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; the glyphs say the same without colour.
 _LOOK = {
@@ -238,7 +238,7 @@ def _status(view: SourceView | None) -> Text:
         return _row(("no health report yet", "dim"))
     health = view.health
     row = _row(
-        f"{_shorten(view.source, 16)} {health.status}",
+        (f"{_shorten(view.source, 16)} {standing(health)}", _WARNING if health.fault else "none"),
         (f"  latency {health.latency_p50_s:.2f} s, p99 {health.latency_p99_s:.2f} s", "dim"),
         (f"  real-time factor {health.rtf:.3f}", "dim"),
     )

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.config import SAMPLE_RATE
-from serstream.events import Status
+from serstream.events import Fault, Status
 from serstream.ring import Block, Hole
+from serstream.sameness import Sameness
 
 _COUNTERS = (
     *("captured", "consumed", "input_overflows", "ring_overruns", "non_finite", "unread"),
@@ -60,6 +61,14 @@ class Source(Protocol):
         """How the source is."""
 
     @property
+    def fault(self) -> Fault | None:
+        """What is wrong with the signal of a source that delivers."""
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device's clock is than the system's, in millionths, once that was measured."""
+
+    @property
     def counters(self) -> dict[str, int]:
         """Samples at 16 kHz; once closed, ``captured`` = ``consumed`` + ``ring_overruns`` + ``unread``.
 
@@ -95,9 +104,12 @@ class Source(Protocol):
 class Pulled:
     """What a file, a pipe and a test signal share: they wait, so that nothing is lost.
 
-    A subclass gives :meth:`_fetch`. While muted nothing is fetched; what is real time goes on where it
-    stopped.
+    A subclass gives :meth:`_fetch`, and where it is live ``_watch``. While muted nothing is fetched; what is real
+    time goes on where it stopped.
     """
+
+    _watch: Sameness | None = None
+    drift_ppm: float | None = None
 
     def __init__(self, *, realtime: bool) -> None:
         self._realtime = realtime
@@ -143,6 +155,11 @@ class Pulled:
         if self._mute_wanted:
             return "muted"
         return "running" if self._counters["captured"] else "starting"
+
+    @property
+    def fault(self) -> Fault | None:
+        """What is wrong with the signal, where that is watched."""
+        return self._watch.fault if self._watch is not None and self.status == "running" else None
 
     @property
     def counters(self) -> dict[str, int]:

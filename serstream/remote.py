@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.capture_clock import CaptureClock
 from serstream.clock import slept_s
 from serstream.config import SAMPLE_RATE, NetworkSource
 from serstream.events import Cause, Status
@@ -21,7 +22,7 @@ from serstream.inbox import Arrival, Inbox, now_s
 from serstream.pulled import Pulled
 from serstream.resampler import Resampler
 from serstream.ring import Block, Hole
-from serstream.transfer import CaptureClock
+from serstream.sameness import Sameness
 
 _log = logging.getLogger(__name__)
 
@@ -34,15 +35,16 @@ class _Stretch:
     run : UUID
     next : int
         Index of the sender that follows what was pushed.
+    clock : CaptureClock
     """
 
-    def __init__(self, arrival: Arrival, first_sample: int) -> None:
+    def __init__(self, arrival: Arrival, first_sample: int, watch: Sameness | None) -> None:
         header = arrival.packet.header
         self.run, self.next = header.run, header.first_sample
         self._rate, self._begin, self._first = header.sample_rate, header.first_sample, first_sample
-        self._resampler = Resampler(header.sample_rate, SAMPLE_RATE)
-        self._clock = CaptureClock(header.sample_rate)
-        self._origin_ns = self._clock.update(int((arrival.at_s - arrival.packet.duration_s) * 1e9), 0)
+        self._resampler = Resampler(header.sample_rate, SAMPLE_RATE, watch)
+        self.clock = CaptureClock(header.sample_rate)
+        self._origin_ns = self.clock.update(int((arrival.at_s - arrival.packet.duration_s) * 1e9), 0)
 
     def place(self, index: int) -> int:
         """Return the sample of the session of an index of the sender."""
@@ -55,7 +57,7 @@ class _Stretch:
     def push(self, arrival: Arrival) -> tuple[NDArray[np.float32], int]:
         """Return what a packet gives at 16 kHz, and how many of its samples were not finite."""
         self.next += arrival.packet.n_samples
-        self._origin_ns = self._clock.update(int(arrival.at_s * 1e9), self.next - self._begin)
+        self._origin_ns = self.clock.update(int(arrival.at_s * 1e9), self.next - self._begin)
         return self._resample(arrival.packet.samples(), last=False)
 
     def finish(self) -> tuple[NDArray[np.float32], int]:
@@ -80,7 +82,7 @@ class Remote(Pulled):
     def __init__(self, config: NetworkSource) -> None:
         super().__init__(realtime=False)
         self.inbox = Inbox()
-        self._stall_s = config.stall_s
+        self._stall_s, self._silence_s = config.stall_s, config.silence_s
         self._stretch: _Stretch | None = None
         self._hole: Cause | None = None
         self._over = False
@@ -138,6 +140,7 @@ class Remote(Pulled):
             self._begin_hole("muted")
         else:
             self._hear(*stretch.push(arrival))
+            self.drift_ppm = self.drift_ppm if stretch.clock.drift_ppm is None else stretch.clock.drift_ppm
 
     def _join(self, arrival: Arrival) -> _Stretch:
         """Return the stretch that a packet goes on with; tell before of what is missing, and end the hole there."""
@@ -174,9 +177,10 @@ class Remote(Pulled):
         header = arrival.packet.header
         if self._stretch is None or self._stretch.run != header.run:
             self._counters["runs"] += 1
+            self._watch = Sameness(header.sample_rate, self._silence_s)
             _log.info("stream %s: run %s has begun, %d Hz", header.stream, header.run, header.sample_rate)
         self._over = False
-        self._stretch = _Stretch(arrival, self._first)
+        self._stretch = _Stretch(arrival, self._first, self._watch)
         return self._stretch
 
     def _begin_hole(self, cause: Cause) -> None:

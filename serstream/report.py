@@ -124,10 +124,11 @@ def _mark_up(path: Path, rows: list[dict[str, Any]], document: EmotionML) -> Non
 
 def device_table(rows: list[dict[str, Any]]) -> str:
     """Return the microphones as aligned lines."""
-    width = max(4, *(len(r["name"]) for r in rows))
-    lines = [f"{'name':{width}}  {'channels':>8}  {'rate':>8}  {'host API':10}  used by"]
-    for r in rows:
+    names = [next(iter(r["identities"]), "-") for r in rows]
+    width, wide = max(4, *(len(r["name"]) for r in rows)), max(8, *map(len, names))
+    lines = [f"{'name':{width}}  {'identity':{wide}}  {'channels':>8}  {'rate':>8}  {'host API':10}  used by"]
+    for r, name in zip(rows, names, strict=True):
         mark = ", ".join(r["used_by"]) or "-"
-        rate = f"{r['default_rate']} Hz"
-        lines.append(f"{r['name']:{width}}  {r['max_input_channels']:>8}  {rate:>8}  {r['host_api']:10}  {mark}")
+        figures = f"{r['max_input_channels']:>8}  {r['default_rate']:>5} Hz"
+        lines.append(f"{r['name']:{width}}  {name:{wide}}  {figures}  {r['host_api']:10}  {mark}")
     return "\n".join(lines)

@@ -7,11 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.sameness import Sameness
+
 
 class Resampler:
     """Mix down to mono, replace what is not finite by 0, and resample; equal for any cutting of the signal.
 
     Called from one thread.
+
+    Parameters
+    ----------
+    rate_in, rate_out : int
+        Samples a second.
+    watch : Sameness, optional
+        Is shown what comes in, mixed down.
 
     Attributes
     ----------
@@ -19,8 +28,9 @@ class Resampler:
         Samples replaced so far, counted at the incoming rate after mixing down.
     """
 
-    def __init__(self, rate_in: int, rate_out: int) -> None:
+    def __init__(self, rate_in: int, rate_out: int, watch: Sameness | None = None) -> None:
         self.non_finite = 0
+        self._watch = watch
         self._stream: Any = None
         if rate_in != rate_out:
             import soxr
@@ -30,6 +40,8 @@ class Resampler:
     def push(self, block: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
         """Take samples of shape (n_samples, channels), return mono of shape (m,), at ``last`` all of it."""
         mono = self._clean(block)
+        if self._watch is not None:
+            self._watch.push(mono)
         if self._stream is None:
             return mono
         resampled: NDArray[np.float32] = self._stream.resample_chunk(mono, last=last)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # the capture process loads this module and needs no msgspec
-    from serstream.events import Cause
+    from serstream.events import Cause, Fault
 
+FAULTS: tuple[Fault, ...] = ("silence", "stuck")
 _HEADER_BYTES = 4096
 _SAMPLE_BYTES = 4
 
@@ -74,6 +75,8 @@ class Slot(IntEnum):
     device lost samples, how many (estimated, at the rate of the ring), and the index behind which it last
     happened. NON_FINITE: samples replaced by 0. CALLBACKS: callbacks so far. HEARTBEAT_NS: monotonic time of
     the last. ORIGIN_NS: monotonic time at which the sample of index 0 was captured. RATE: of the ring, in Hz.
+    FAULT: 1 + its place in ``FAULTS``, 0 for none. RATE_UHZ: what RATE is by the system's clock, in millionths of a
+    hertz, 0 until that was measured.
     """
 
     WRITE = 0
@@ -88,6 +91,8 @@ class Slot(IntEnum):
     HEARTBEAT_NS = 9
     ORIGIN_NS = 10
     RATE = 11
+    FAULT = 12
+    RATE_UHZ = 13
 
 
 class Fence:
@@ -160,6 +165,12 @@ class SampleRing:
     def captured_s(self, index: int) -> float:
         """Return the monotonic time in seconds at which the sample of this index was captured."""
         return self.header[Slot.ORIGIN_NS] / 1e9 + index / self.header[Slot.RATE]
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device's clock is than the system's, in millionths; None until that was measured."""
+        measured = self.header[Slot.RATE_UHZ]
+        return measured / self.header[Slot.RATE] - 1e6 if measured else None
 
     def fence(self) -> None:
         """Keep the order of what is written to the header before and after the call."""

@@ -18,6 +18,7 @@ from serstream.config import (
     FileSource,
     MicrophoneSource,
     NetworkSource,
+    ReplaySource,
     SourceConfig,
     StdinSource,
     SyntheticSource,
@@ -26,6 +27,7 @@ from serstream.microphone import Microphone
 from serstream.pulled import Pulled, Resume, Source
 from serstream.recordings import BLOCK_S, decode, open_file, read_file
 from serstream.remote import Remote
+from serstream.replay import Replay
 from serstream.resources import packaged
 from serstream.ring import Block, Hole
 from serstream.stdin import Stdin
@@ -47,6 +49,8 @@ __all__ = [
 
 def make(config: SourceConfig) -> Source:
     """Return the source, not opened yet, that a configuration describes."""
+    if isinstance(config, DemoSource):
+        config = FileSource(str(packaged("demo.flac")), realtime=True, loop=True)
     match config:
         case MicrophoneSource():
             return Microphone(config)
@@ -56,10 +60,10 @@ def make(config: SourceConfig) -> Source:
             return Stdin(config)
         case NetworkSource():
             return Remote(config)
+        case ReplaySource():
+            return Replay(config)
         case SyntheticSource():
             return Synthetic(config)
-        case DemoSource():
-            return SoundFile(FileSource(str(packaged("demo.flac")), realtime=True, loop=True))
 
 
 class SoundFile(Pulled):

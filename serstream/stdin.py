@@ -18,6 +18,7 @@ from serstream.pcm import DTYPES, to_float
 from serstream.pulled import Pulled
 from serstream.recordings import Riff, is_riff, parse_riff
 from serstream.resampler import Resampler
+from serstream.sameness import Sameness
 
 STALL_S = 5.0
 """A pipe that has brought nothing for this long is ``stalled`` until something comes: no hole, nothing was lost."""
@@ -38,7 +39,7 @@ class Stdin(Pulled):
     def __init__(self, config: StdinSource, fd: int = 0, stall_s: float = STALL_S) -> None:
         super().__init__(realtime=False)
         self._fd = fd
-        self._stall_s = stall_s
+        self._stall_s, self._silence_s = stall_s, config.silence_s
         self._stalled = False
         self._bytes = b""
         self._header_read = False
@@ -49,7 +50,8 @@ class Stdin(Pulled):
 
     def _set_format(self, format_: str, sample_rate: int, channels: int) -> None:
         self._format, self._rate, self._channels = format_, sample_rate, channels
-        self._resampler = Resampler(sample_rate, SAMPLE_RATE)
+        self._watch = Sameness(sample_rate, self._silence_s)
+        self._resampler = Resampler(sample_rate, SAMPLE_RATE, self._watch)
 
     @property
     def status(self) -> Status:

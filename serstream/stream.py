@@ -8,15 +8,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 from serstream.batch import Asking
 from serstream.clock import LEAST_SLEEP_S, slept_s
 from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, NetworkSource, SourceConfig, StdinSource
-from serstream.events import AnyEvent, Gap, Health, Posterior
+from serstream.events import AnyEvent, Fault, Gap, Health, Posterior
 from serstream.pipeline import Pipeline
 from serstream.pulled import Resume
 from serstream.sources import Block, Hole, Source, make
+from serstream.timing import Header, TimingLog
 
 MEMORY_S = 60.0
 """Latencies and losses of the last minute make percentiles and ``degraded``."""
@@ -24,6 +26,10 @@ AWAKE = (MicrophoneSource, StdinSource)
 """What is silent while this machine sleeps, and does not know of that."""
 LIVE = (*AWAKE, NetworkSource)
 """What is heard as it is spoken; a recording waits for its reader."""
+_SENTENCES: dict[Fault, str] = {
+    "silence": "every sample is zero; look for a switch that mutes the microphone, or for its volume",
+    "stuck": "the signal repeats itself to the bit, as a device that hangs does; plug it in again",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +97,10 @@ class Stream:
         Where it goes on, in the place of a stream whose worker has died.
     slept_s : callable
         As :func:`slept_s`.
+    wall_s : callable
+        As :func:`time.time`: events follow it when somebody sets it.
+    record : str, optional
+        Folder into which to write the timing of the source.
     """
 
     def __init__(
@@ -103,22 +113,33 @@ class Stream:
         started_s: float | None = None,
         resume: Resume | None = None,
         slept_s: Callable[[], float] = slept_s,
+        wall_s: Callable[[], float] = time.time,
+        record: str | None = None,
     ) -> None:
         self.source_id, self.config = source_id, config
         self.source: Source = make(config)
         self.error: Exception | None = None
         self._pipeline, self._outlet = pipeline, outlet
         self._rules: DecisionConfig | None = None
-        self._started_s = time.time() if started_s is None else started_s
-        self._slept_s, self._sleep = slept_s, Sleep(slept_s, resume)
+        self._wall_s = wall_s
+        self._started_s = wall_s() if started_s is None else started_s
+        self._slept_s, self._sleep = slept_s, Sleep(slept_s, resume if isinstance(config, AWAKE) else None)
         self._newest = (0, self._now_s())
         self._busy_s, self._heard = 0.0, 0
         self._latencies: deque[tuple[float, float]] = deque()
         self._last_loss_s = -MEMORY_S
         self._lost: dict[str, int] = {}
         self._logged: dict[str, int] = {}
+        self._fault: Fault | None = None
+        self._timing = self._record_in(Path(record)) if record else None
         if resume is not None:
             self._go_on(resume)
+
+    def _record_in(self, folder: Path) -> TimingLog:
+        session, started_s = self._outlet.session, self._started_s
+        header = Header(source=self.source_id, session=session, started_s=started_s)
+        zero_s = time.monotonic() - (self._wall_s() - started_s)
+        return TimingLog(folder / f"{self.source_id}.{session[:8]}.jsonl", header, zero_s=zero_s)
 
     def _go_on(self, resume: Resume) -> None:
         self._pipeline.go_on(resume.first_sample, resume.emotions)
@@ -133,11 +154,12 @@ class Stream:
     @property
     def counters(self) -> dict[str, int]:
         """What the source counts, and the samples at 16 kHz that the machine slept through."""
-        return self.source.counters | {"suspended": self._sleep.lost_samples}
+        counters = self.source.counters
+        return counters | {"suspended": counters.get("suspended", 0) + self._sleep.lost_samples}
 
     def health(self) -> Health:
         """Return how the source is, over the time since the last call; called from the main thread."""
-        now_s = time.monotonic()
+        now_s, fault = time.monotonic(), self.source.fault
         busy_s, heard, self._busy_s, self._heard = self._busy_s, self._heard, 0.0, 0
         recent = sorted(latency for at, latency in list(self._latencies) if now_s - at <= MEMORY_S)
         sample = self._pipeline.next_sample
@@ -147,23 +169,34 @@ class Stream:
             sample=sample,
             stream_s=round(sample / SAMPLE_RATE, 6),
             status="failed" if self.error else self.source.status,
-            degraded=now_s - self._last_loss_s < MEMORY_S,
+            degraded=fault is not None or now_s - self._last_loss_s < MEMORY_S,
             counters=self.counters,
             rtf=round(busy_s * SAMPLE_RATE / heard, 5) if heard else 0.0,
             latency_p50_s=_percentile(recent, 0.50),
             latency_p99_s=_percentile(recent, 0.99),
             topics={},
+            fault=fault,
+            drift_ppm=_round(self.source.drift_ppm, 2),
         )
 
     def publish_health(self) -> None:
-        """Publish :meth:`health`, and log what was lost since the last time; called from the main thread."""
-        self._publish([self.health()])
+        """Publish :meth:`health`, and log what is new about it; called from the main thread."""
+        health = self.health()
+        self._publish([health])
+        self._log_fault(health.fault)
         lost = dict(self._lost)
         for cause, samples in lost.items():
             if new := samples - self._logged.get(cause, 0):
                 log = _log.info if cause == "muted" else _log.warning
                 log("%s: %s, %d samples lost", self.source_id, cause, new)
         self._logged = lost
+
+    def _log_fault(self, fault: Fault | None) -> None:
+        before, self._fault = self._fault, fault
+        if fault is not None and fault != before:
+            _log.warning("%s: %s", self.source_id, _SENTENCES[fault])
+        elif fault != before:
+            _log.info("%s: the signal is sound again", self.source_id)
 
     def read(self, timeout_s: float) -> Block | None:
         """Return the next block of the source, if one comes in time; a hole is told of instead.
@@ -177,7 +210,10 @@ class Stream:
             self._rules = None
             self._pipeline.configure(rules)
         block = None
-        for placed in self._place(self.source.read(timeout_s)):
+        items = self._place(self.source.read(timeout_s))
+        if self._timing:
+            self._timing.take(items, self.source, self.counters)
+        for placed in items:
             if isinstance(placed, Block):
                 block = placed
             else:
@@ -201,6 +237,13 @@ class Stream:
         self._publish(events)
         self._busy_s += busy_s + time.monotonic() - started_s
         self._heard += n_samples
+
+    def close(self) -> None:
+        """Close the source."""
+        self.source.close()
+        if self._timing:
+            self._timing.close(self.source, self.counters)
+            self._timing = None
 
     def finish(self) -> None:
         """Analyse what is left of a step and close what is open: the stream is over."""
@@ -239,7 +282,7 @@ class Stream:
         if not isinstance(self.config, LIVE):
             return self._started_s + sample / SAMPLE_RATE
         newest, captured_s = self._newest
-        return time.time() - self._now_s() + captured_s - (newest - sample) / SAMPLE_RATE
+        return self._wall_s() - self._now_s() + captured_s - (newest - sample) / SAMPLE_RATE
 
     def _now_s(self) -> float:
         """Return the time, in seconds, on a clock that goes on while the machine sleeps."""
@@ -250,6 +293,10 @@ class Stream:
         self._latencies.append((now_s, latency_s))
         while now_s - self._latencies[0][0] > MEMORY_S:
             self._latencies.popleft()
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _percentile(ordered: list[float], share: float) -> float:

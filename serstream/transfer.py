@@ -9,38 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.capture_clock import CaptureClock
 from serstream.resampler import Resampler
-from serstream.ring import SampleRing, Slot
-
-RELAXATION = 200e-6
-"""Seconds per second by which the envelope of the capture time may rise: twice a poor crystal's drift."""
-
-
-class CaptureClock:
-    """The monotonic time of sample 0: running lower envelope of (callback time minus samples over rate).
-
-    A callback is never early, so the lowest is the truest. ``RELAXATION`` lets the envelope rise slowly, or
-    the drift of a device slower than its nominal rate would freeze it.
-    """
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._last_ns = 0
-        self.origin_ns: int | None = None
-
-    def update(self, now_ns: int, n_samples: int) -> int:
-        """Take the time of a callback and the samples so far; return the time of sample 0 in ns."""
-        origin = now_ns - n_samples * 1_000_000_000 // self._rate
-        if self.origin_ns is not None:
-            origin = min(origin, self.origin_ns + int((now_ns - self._last_ns) * RELAXATION))
-        self._last_ns = now_ns
-        self.origin_ns = origin
-        return origin
-
-    def lost(self, now_ns: int, n_samples: int) -> float:
-        """Return the seconds lost if this callback is on time; begin a new envelope."""
-        before, self.origin_ns = self.origin_ns, None
-        return 0.0 if before is None else max(0.0, (self.update(now_ns, n_samples) - before) / 1e9)
+from serstream.ring import FAULTS, SampleRing, Slot
+from serstream.sameness import Sameness
 
 
 class DeviceRing:
@@ -84,11 +56,14 @@ class DeviceRing:
 class Transfer:
     """From the device's ring to the sample ring: mixed down, resampled, counted; on the main thread."""
 
-    def __init__(self, device: DeviceRing, ring: SampleRing, rate: int, latency_s: float) -> None:
+    def __init__(
+        self, device: DeviceRing, ring: SampleRing, rate: int, latency_s: float, silence_s: float | None = None
+    ) -> None:
         self._device, self._ring, self._rate = device, ring, rate
         self._ring_rate = ring.header[Slot.RATE]
         self._latency_ns = int(latency_s * 1e9)
-        self._resampler = Resampler(rate, self._ring_rate)
+        self._watch = Sameness(rate, silence_s)
+        self._resampler = Resampler(rate, self._ring_rate, self._watch)
         self._clock = CaptureClock(rate)
         self._read = 0
         self._overflows = 0
@@ -108,6 +83,9 @@ class Transfer:
             lost_s = self._clock.lost(stamp_ns, written)
             self._count_overflow(overflows - self._overflows, lost_s)
             self._overflows = overflows
+        elif lost_s := self._clock.lost_unannounced(stamp_ns, written):
+            self._move(written)
+            self._count_overflow(1, lost_s)
         self._stamp(stamp_ns, written)
         self._move(written)
 
@@ -128,6 +106,8 @@ class Transfer:
     def _stamp(self, stamp_ns: int, written: int) -> None:
         header = self._ring.header
         header[Slot.ORIGIN_NS] = self._clock.update(stamp_ns, written) + self._skipped_ns - self._latency_ns
+        if (drift_ppm := self._clock.drift_ppm) is not None:
+            header[Slot.RATE_UHZ] = round(self._ring_rate * (1e6 + drift_ppm))
         header[Slot.CALLBACKS] = self._device.callbacks
         header[Slot.HEARTBEAT_NS] = stamp_ns
 
@@ -141,3 +121,5 @@ class Transfer:
             self._read += n_samples
         replaced = self._resampler.non_finite * self._ring_rate
         self._ring.header[Slot.NON_FINITE] = -(-replaced // self._rate)
+        fault = self._watch.fault
+        self._ring.header[Slot.FAULT] = 0 if fault is None else 1 + FAULTS.index(fault)

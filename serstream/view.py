@@ -27,7 +27,7 @@ from serstream.errors import EventError
 from serstream.events import AnyEvent, Emotion, Gap, Health, Speech, encode_json
 from serstream.history import Lost
 from serstream.picture import render, rows
-from serstream.viewstate import Item, Receive, ViewState, clock_time, feed, loss, lost_s, told
+from serstream.viewstate import Item, Receive, ViewState, clock_time, feed, loss, lost_s, standing, told
 
 __all__ = [
     "Item", "Lost", "Receive", "ViewState", "export_svg", "feed", "print_json", "print_lines", "render",
@@ -200,10 +200,10 @@ def words(event: AnyEvent, statuses: dict[str, str]) -> str:
             about = "about " if event.estimated else ""
             lost = f"{about}{event.lost_samples} samples lost ({lost_s(event):.2f} s)"
             words = f"gap {event.phase}s, {event.cause}: {lost}"
-        case Health() if statuses.get(event.source) != event.status:
+        case Health() if statuses.get(event.source) != standing(event):
             before = statuses.get(event.source)
-            statuses[event.source] = event.status
-            words = f"status {before} -> {event.status}" if before else f"status {event.status}"
+            statuses[event.source] = standing(event)
+            words = f"status {before} -> {standing(event)}" if before else f"status {standing(event)}"
     return words
 
 

@@ -264,5 +264,10 @@ def loss(item: Lost) -> tuple[str, str]:
     return source, f"{item.n_events} {kind} events lost on the way"
 
 
+def standing(event: Health) -> str:
+    """Return the status of a source, and its fault if it has one."""
+    return event.status if event.fault is None else f"{event.status} ({event.fault})"
+
+
 def told(event: Speech) -> str:
     return f"{event.label} {event.probability or 0.0:.0%}" if event.label else "too short"

@@ -163,7 +163,7 @@ class Worker:
             return None
 
     def _let_go(self, stream: Stream) -> None:
-        stream.source.close()
+        stream.close()
         self._streams.remove(stream)
         self._polled.discard(stream)
         self._ended.add(stream.source_id)

@@ -122,7 +122,10 @@ class WorkerProcess:
         """Return how each source was a second ago at most; called from any thread."""
         muted = self._orders.wishes.muted
         healths = {source_id: account.health for source_id, account in self._accounts.items()}
-        return {i: Standing("muted" if i in muted else h.status, h.counters) for i, h in healths.items()}
+        return {
+            i: Standing("muted" if i in muted else h.status, h.counters, h.fault, h.drift_ppm)
+            for i, h in healths.items()
+        }
 
     def tend(self) -> list[str]:
         """Return what owes no signs of life any more; the process publishes the health of its sources itself."""

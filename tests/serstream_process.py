@@ -15,7 +15,8 @@ from typing import IO, Any
 
 from serstream import Emotion, Health, Lost, Subscriber, request
 
-LIMIT_S = 30.0
+LIMIT_S = float(os.environ.get("SERSTREAM_LIMIT_S", "30"))
+"""No wait is longer; a machine that is busy with other things may need more."""
 PROMPT_S = 5.0
 """What is over in a second on an idle machine is so within this on any; only what hangs is not."""
 COMMAND = [sys.executable, "-m", "serstream"]

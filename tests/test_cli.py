@@ -35,7 +35,7 @@ DEMO = packaged("demo.flac")
 STEP_FIELDS = {"stream_s", "posterior", "other", "voice", "speech", "level_dbfs", "state"}
 ANALYSIS_FIELDS = {"file", "duration_s", "label", "probability", "posterior", "voice", "utterances"}
 COMMANDS = {
-    "run": ["--config", "--source", "ID|mic|demo|-|FILE", "--stdin-format", "--rate", "--channels"],
+    "run": ["--config", "--source", "ID|mic|demo|-|FILE", "--record DIR", "--stdin-format", "--rate", "--channels"],
     "listen": ["--connect", "--control", "--source", "--key NAME|FILE", "--server-key", "--json"],
     "send": [
         "ID|mic|demo|-|FILE",

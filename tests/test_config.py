@@ -30,8 +30,13 @@ WRONG = [
     ("sources: []", "sources", "[]", "a mapping"),
     ("sources: {Mic: {kind: microphone}}", "sources", "'Mic'", "1 to 32 of the characters a-z, 0-9, _ and -"),
     ("sources: {7: {kind: microphone}}", "sources", "7", ""),
-    ("sources: {mic: }", "sources.mic", "None", "one of microphone, file, stdin, network, synthetic, demo"),
-    ("sources: {mic: {}}", "sources.mic.kind", "missing", "one of microphone, file, stdin, network, synthetic, demo"),
+    ("sources: {mic: }", "sources.mic", "None", "one of microphone, file, stdin, network, synthetic, replay, demo"),
+    (
+        "sources: {mic: {}}",
+        "sources.mic.kind",
+        "missing",
+        "one of microphone, file, stdin, network, synthetic, replay, demo",
+    ),
     ("sources: {mic: {kind: telepathy}}", "sources.mic.kind", "'telepathy'", "microphone, file, stdin"),
     ("sources: {mic: {kind: microphone, name: x}}", "sources.mic.name", "unknown", "device, sample_rate"),
     ("sources: {mic: {kind: microphone, device: '('}}", "sources.mic.device", "'('", "regular expression"),
@@ -142,9 +147,9 @@ def test_the_documented_configuration_mentions_every_field_and_kind(struct):
     assert [name for name in names if name and name not in text] == []
 
 
-@pytest.mark.parametrize("kind", ["microphone", "file", "stdin", "network", "synthetic", "demo"])
+@pytest.mark.parametrize("kind", ["microphone", "file", "stdin", "network", "synthetic", "replay", "demo"])
 def test_every_kind_of_source_may_name_a_profile(kind):
-    path = "path: x, " if kind == "file" else ""
+    path = "path: x, " if kind in {"file", "replay"} else ""
     config = parse(f"sources: {{a: {{kind: {kind}, {path}profile: anna}}}}\n{AUDIO}", "x")
     assert config.sources["a"].profile == "anna"
 

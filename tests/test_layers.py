@@ -10,10 +10,25 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "serstream"
 
 ROWS: list[dict[str, set[str]]] = [
-    {"errors": set(), "resources": set(), "clock": set(), "signals": set(), "children": set(), "logs": set()},
+    {
+        "errors": set(),
+        "resources": set(),
+        "clock": set(),
+        "identity": set(),
+        "signals": set(),
+        "children": set(),
+        "logs": set(),
+    },
     {"addresses": set(), "events": {"msgspec"}, "systemd": set(), "machine": {"msgspec"}},
     {"config": {"msgspec", "yaml"}, "lanes": {"llvmlite", "numba"}},
-    {"ring": {"numpy"}, "resampler": {"numpy", "soxr"}, "kernels": {"numba", "numpy"}, "pcm": {"numpy"}},
+    {
+        "ring": {"numpy"},
+        "sameness": {"numpy"},
+        "capture_clock": {"numpy"},
+        "kernels": {"numba", "numpy"},
+        "pcm": {"numpy"},
+    },
+    {"resampler": {"numpy", "soxr"}},
     # the capture process: what is below here and above `sources` must stay small
     {"transfer": {"numpy"}},
     {"capture": {"sounddevice"}},
@@ -21,7 +36,9 @@ ROWS: list[dict[str, set[str]]] = [
     {"packets": {"msgspec", "numpy"}},
     {"inbox": set()},
     {"microphone": set(), "stdin": {"numpy"}, "remote": {"numpy"}},
-    {"sources": {"numpy"}},
+    {"timing": {"msgspec"}},
+    {"replay": {"numpy"}},
+    {"sources": {"numpy"}, "faults": {"numpy"}},
     # the middle: no thread, socket, file or clock
     {"features": {"msgspec", "numpy"}, "normalisation": {"numpy"}, "pooling": {"numpy"}},
     {"profiles": {"msgspec"}, "manifest": {"msgspec", "numpy"}},

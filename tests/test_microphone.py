@@ -25,8 +25,8 @@ from serstream.config import MicrophoneSource
 from serstream.errors import SourceError
 from serstream.microphone import Microphone
 from serstream.pulled import Resume
-from serstream.ring import Block, Hole, SampleRing, Slot
-from serstream.transfer import RELAXATION, CaptureClock, DeviceRing, Transfer
+from serstream.ring import FAULTS, Block, Hole, SampleRing, Slot
+from serstream.transfer import DeviceRing, Transfer
 
 RATE = 16_000
 ROOT = Path(__file__).parent.parent
@@ -308,11 +308,12 @@ def test_the_capture_process_loads_neither_numba_nor_the_model():
     assert not loaded & {"numba", "ai_edge_litert", "yaml", "soundfile", "sounddevice"}
 
 
+def usb_microphone(card, *identities):
+    return Device(card, f"USB Audio: - (hw:{card},0)", "ALSA", 1, 48_000, False, identities)
+
+
 def test_the_first_match_or_the_default_device_is_chosen():
-    usb, card = (
-        Device(0, "USB Audio: - (hw:1,0)", "ALSA", 1, 48_000, False),
-        Device(3, "HDA", "ALSA", 2, 44_100, True),
-    )
+    usb, card = usb_microphone(1), Device(3, "HDA", "ALSA", 2, 44_100, True)
     assert choose([usb, card], "") is card
     assert choose([usb, card], "audio") is usb
     assert usb.stable_name == "USB Audio: -"
@@ -322,6 +323,16 @@ def test_the_first_match_or_the_default_device_is_chosen():
         choose([], "usb")
 
 
+def test_a_device_is_found_by_its_identity_whatever_its_number():
+    left, right = "pci-0000:00:14.0-usb-0:1:1.0", "pci-0000:00:14.0-usb-0:2:1.0"
+    for numbers in ((1, 2), (2, 1), (7, 3)):
+        here, there = usb_microphone(numbers[0], left), usb_microphone(numbers[1], "usb-Maker_Mic_A7-00", right)
+        for found in ([here, there], [there, here]):
+            assert choose(found, left) is here
+            assert choose(found, right) is choose(found, "maker_.*_a7") is there
+            assert choose(found, "usb audio") is found[0], "a name goes before an identity"
+
+
 # --- from the callback to the ring ---
 
 
@@ -329,10 +340,10 @@ def test_the_first_match_or_the_default_device_is_chosen():
 def make_transfer():
     opened = []
 
-    def make(device_rate=RATE, channels=1, device_samples=4 * RATE, latency_s=0.0):
+    def make(device_rate=RATE, channels=1, device_samples=4 * RATE, latency_s=0.0, silence_s=None):
         ring, device = SampleRing.create(10 * RATE, RATE), DeviceRing(device_samples, channels)
         opened.append((ring, device))
-        return device, Transfer(device, ring, device_rate, latency_s), ring
+        return device, Transfer(device, ring, device_rate, latency_s, silence_s), ring
 
     yield make
     for ring, device in opened:
@@ -385,20 +396,24 @@ def test_samples_that_are_not_finite_become_zero_and_are_counted(make_transfer):
     assert ring.header[Slot.NON_FINITE] == 3
 
 
-@given(delays_ms=st.lists(st.integers(0, 400), min_size=2, max_size=50))
-def test_the_capture_time_of_a_sample_follows_the_least_late_callback(delays_ms):
-    clock, period = CaptureClock(RATE), 50_000_000
-    for k, delay in enumerate(delays_ms, start=1):
-        origin = clock.update(k * period + delay * 1_000_000, k * 800)
-    rise = RELAXATION * (len(delays_ms) * period + 400_000_000)
-    assert min(delays_ms) * 1_000_000 <= origin + 1 <= min(delays_ms) * 1_000_000 + rise + 1
+def test_what_a_device_loses_without_a_word_is_counted_when_it_stays_away(make_transfer):
+    device, transfer, ring = make_transfer()
+    block, n_samples = np.zeros((1600, 1), np.float32), 1600
 
+    def call_back(at_s):
+        device(block, n_samples, None, GOOD)
+        device.stamp_ns = round((100.0 + at_s) * 1e9)
+        transfer.run()
 
-def test_the_drift_of_a_slow_device_does_not_freeze_its_time():
-    clock, drift = CaptureClock(RATE), 1 + 100e-6
-    for k in range(1, 20_001):
-        origin = clock.update(int(k * 50_000_000 * drift), k * 800)
-    assert origin == pytest.approx(20_000 * 50_000_000 * 100e-6, rel=0.01)
+    for k in range(20):
+        call_back(0.1 * k)
+    for k in range(20, 60):
+        call_back(0.1 * k + 1.0)
+    header = ring.header
+    assert header[Slot.OVERFLOW_SAMPLES] == pytest.approx(RATE, abs=0.002 * RATE)
+    assert header[Slot.OVERFLOW_EVENTS] == 1
+    assert 3.0 * RATE <= header[Slot.OVERFLOW_AT] - 20 * n_samples <= 3.2 * RATE
+    assert ring.captured_s(header[Slot.WRITE]) == pytest.approx(100.0 + 0.1 * 59 + 1.0, abs=0.002)
 
 
 # --- the daemon's side, with a capture process that does as it is told ---
@@ -619,3 +634,90 @@ def test_a_microphone_that_is_muted_before_it_is_opened_opens_no_device(new):
     spawned[0].write(10)
     assert microphone.read(0.0)[:2] == ("end", "muted")
     microphone.close()
+
+
+# --- a device that delivers what no room sounds like
+
+
+def test_a_muted_device_is_a_fault_until_it_sounds_again(virtual_mic, tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 4 * 48_000)
+    soundfile.write(tmp_path / "noise.wav", noise, 48_000)
+    with listening(MicrophoneSource(silence_s=1.0)) as listener:
+        listener.block()
+        assert listener.microphone.fault is None
+        listener.until(lambda _: listener.microphone.fault == "silence")
+        assert listener.microphone.status == "running"
+        player = virtual_mic.play(tmp_path / "noise.wav")
+        listener.until(lambda _: listener.microphone.fault is None)
+        player.kill()
+        player.wait()
+
+
+def test_the_capture_process_tells_of_a_device_that_is_stuck(make_transfer):
+    device, transfer, ring = make_transfer(48_000, 2, silence_s=2.0)
+    block = np.random.default_rng(0).uniform(-1, 1, (4_800, 2)).astype(np.float32)
+    found = []
+    for _ in range(30):
+        device(block, len(block), None, GOOD)
+        transfer.run()
+        found.append(ring.header[Slot.FAULT])
+    assert found[:20] == [0] * 20
+    assert FAULTS[found[-1] - 1] == "stuck"
+    device(np.roll(block, 1), len(block), None, GOOD)
+    device(np.random.default_rng(1).uniform(-1, 1, (24_000, 2)).astype(np.float32), 24_000, None, GOOD)
+    transfer.run()
+    assert ring.header[Slot.FAULT] == 0
+
+
+def test_a_device_that_is_gone_has_no_fault_of_its_signal():
+    spawned = []
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    with listening(spawn=spawn) as listener:
+        spawned[0].write(100)
+        spawned[0].ring.header[Slot.FAULT] = 1 + FAULTS.index("silence")
+        listener.block()
+        assert listener.microphone.fault == "silence"
+        spawned[0].die(0)
+        listener.hole("start", "device_lost")
+        assert listener.microphone.fault is None
+
+
+def test_a_sound_card_that_comes_is_tried_at_once():
+    spawned, hardware = [], [1]
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    with listening(spawn=spawn, backoff_s=(600.0, 600.0), hardware_ns=lambda: hardware[0]) as listener:
+        spawned[0].die(0)
+        listener.hole("start", "device_lost")
+        assert listener.read(0.0) is None
+        assert len(spawned) == 1
+        hardware[0] = 2
+        listener.read(0.0)
+        assert len(spawned) == 2
+        spawned[1].die(0)
+        listener.read(0.0)
+        assert listener.read(0.0) is None
+        assert len(spawned) == 2
+
+
+def test_the_drift_of_a_device_outlives_its_capture_process():
+    spawned = []
+
+    def spawn(config):
+        spawned.append(ScriptedCapture(config))
+        return spawned[-1]
+
+    with listening(spawn=spawn, backoff_s=(0.0, 0.0)) as listener:
+        assert listener.microphone.drift_ppm is None
+        spawned[0].ring.header[Slot.RATE_UHZ] = 16_000_400_000
+        assert listener.microphone.drift_ppm == pytest.approx(25.0)
+        spawned[0].die(0)
+        listener.hole("start", "device_lost")
+        assert listener.microphone.drift_ppm == pytest.approx(25.0)

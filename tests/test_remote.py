@@ -528,3 +528,20 @@ def test_a_reader_that_waits_is_woken_by_a_packet(source):
     sending.start()
     assert isinstance(source.read(30.0), Block)
     sending.join()
+
+
+# --- what no room sounds like
+
+
+def test_a_sender_of_nothing_but_zeros_has_a_fault_until_it_is_another_run():
+    source = Remote(NetworkSource(silence_s=1.0))
+    source.open()
+    muted = Sender(source)
+    for _ in range(8):
+        source.inbox.put(muted.packet(muted.next, np.zeros(3_200, np.float32)), muted.at_s)
+        muted.next += 3_300  # packets are lost on the way, the silence goes on
+    read_all(source)
+    assert source.fault == "silence"
+    Sender(source).send(3_200)
+    read_all(source)
+    assert source.fault is None

@@ -467,6 +467,20 @@ def test_a_pipe_that_has_gone_silent_is_stalled_until_it_brings_something_and_lo
     os.close(write_fd)
 
 
+def test_a_pipe_that_brings_nothing_but_zeros_has_a_fault_until_it_sounds():
+    read_fd, write_fd = os.pipe()
+    source, found = Stdin(StdinSource(silence_s=1.0), read_fd), []
+    source.open()
+    for data in (bytes(RATE * 3), pcm(tone(1.0, RATE), "s16le")):
+        os.write(write_fd, data)
+        while source.read(0.1) is not None:
+            pass
+        found.append(source.fault)
+    assert found == ["silence", None]
+    os.close(read_fd)
+    os.close(write_fd)
+
+
 def test_what_is_said_into_a_muted_pipe_is_thrown_away_and_counted():
     data = pcm(tone(0.1, RATE), "s16le")
     read_fd, write_fd = os.pipe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -32,6 +33,7 @@ from serstream.network import Network
 from serstream.pipeline import Pipeline
 from serstream.pulled import Pulled, Resume
 from serstream.resources import packaged
+from serstream.sameness import Sameness
 from serstream.sources import Block, Hole, Stdin
 from serstream.stream import Sleep, Stream
 from serstream.worker import Worker
@@ -123,6 +125,44 @@ def test_a_source_is_degraded_for_as_long_as_its_hole_is_open(phase, degraded, m
     running.start()
     assert running.join(LIMIT_S)
     assert stream.health().degraded is degraded
+
+
+def test_a_fault_degrades_its_source_and_is_logged_once(caplog):
+    caplog.set_level("INFO")
+    heard, played = Heard(), Played([])
+    stream, _ = served(heard, played)
+    played._watch = watch = Sameness(RATE, 1.0)
+    played._counters["captured"] = 1
+    for signal, fault in ((DEMO, None), (np.zeros(2 * RATE, np.float32), "silence"), (DEMO, None)):
+        watch.push(signal[: 2 * RATE])
+        for _ in range(2):
+            stream.publish_health()
+            health = heard.events[-1]
+            assert (health.status, health.fault, health.degraded) == ("running", fault, fault is not None)
+    assert [line.partition(";")[0] for line in caplog.messages] == [
+        "mic: every sample is zero",
+        "mic: the signal is sound again",
+    ]
+
+
+def test_events_follow_the_clock_of_the_system_when_it_is_set_and_the_index_does_not_jump():
+    heard, now = Heard(), time.monotonic()
+    items = [Block(k * 4096, DEMO[k * 4096 : (k + 1) * 4096], now + 0.256 * (k + 1)) for k in range(8)]
+    network, wall = Network(MODEL), [1_000.0]
+    stream = Stream(
+        "mic", MicrophoneSource(), new_pipeline(network, heard, "mic"), heard, wall_s=lambda: wall[0] + time.monotonic()
+    )
+    stream.source = Played(items)
+    for k in range(8):
+        wall[0] = 1_000.0 if k < 4 else 87_400.0
+        block = stream.read(0.0)
+        assert block is not None
+        stream.tell(alone(network, stream.hear(block)), block.samples.size, 0.0)
+    steps = heard.of("mic", "posterior")
+    assert {after.sample - step.sample for step, after in itertools.pairwise(steps)} == {4096}
+    told = [datetime.fromisoformat(step.time).timestamp() for step in steps]
+    true = [1_000.0 + 86_400.0 * (step.sample > 4 * 4096) + now + step.sample / RATE for step in steps]
+    assert told == pytest.approx(true, abs=0.002)
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,11 @@ class VirtualMic:
         if (done := self._try(*command)).returncode:
             raise SourceError(f"no virtual microphone: {' '.join(command)} failed ({done.stderr.strip()})")
 
-    def plug(self) -> None:
-        """Bring the microphone (back)."""
+    def plug(self, sample_rate: int | None = None) -> None:
+        """Bring the microphone (back), at another rate if one is given."""
+        rate = self._format if sample_rate is None else (f"rate={sample_rate}", *self._format[1:])
         # norewinds: an idle null sink else works in blocks of two seconds, and a capture begins that late
-        sink = ("sink_name=speaker", "format=s16le", *self._format, "norewinds=1")
+        sink = ("sink_name=speaker", "format=s16le", *rate, "norewinds=1")
         self._run("pactl", "load-module", _SINK, *sink)
         channels = f"channels={self._channels}"
         self._run("pactl", "load-module", _SOURCE, "source_name=vmic", "master=speaker.monitor", channels)
@@ -118,6 +119,15 @@ class VirtualMic:
         """Take the microphone away while the server goes on."""
         self._run("pactl", "unload-module", _SOURCE)
         self._run("pactl", "unload-module", _SINK)
+
+    def crash(self) -> None:
+        """Kill the server."""
+        self._server.kill()
+        self._server.wait()
+
+    def restart(self) -> None:
+        """Start the server again after :meth:`crash`, with its microphone."""
+        self._server = self._start()
 
     def freeze(self) -> None:
         """Stop the server as if it hung: it answers nobody, and nobody is told."""
