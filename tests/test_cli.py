@@ -478,7 +478,7 @@ def test_devices_are_listed_with_the_one_that_would_be_used_marked(virtual_mic):
     done = serstream("devices")
     assert (done.returncode, done.stderr) == (0, "")
     header, *lines = done.stdout.splitlines()
-    assert header.split()[:3] == ["name", "channels", "rate"]
+    assert header.split()[:4] == ["name", "identity", "channels", "rate"]
     assert {line.split()[0] for line in lines} >= {"pulse", "default"}
     rows = json.loads(serstream("devices", "--json").stdout)
     assert [row["name"] for row in rows if row["used_by"] == ["mic"]] == ["default"]
