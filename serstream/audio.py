@@ -40,7 +40,8 @@ LOG_S = 10.0
 _CLOSE_LIMIT_S = 0.5
 GATHER_S = 0.01
 """What comes within this time is taken together: to be woken for a packet costs more than to take it."""
-_BATCH = 1000
+TURN_S = 0.1
+"""So often, while packets keep coming, it is looked whether that is to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -136,13 +137,14 @@ class Inlet:
         poller.register(self._pull, zmq.POLLIN)
         poller.register(self._stopped.fileno(), zmq.POLLIN)
         while self._stopped.fileno() not in dict(poller.poll()):
-            for _ in range(_BATCH):
+            end_s = time.monotonic() + TURN_S
+            while time.monotonic() < end_s:
                 try:
                     user, parts = self._receive()
                 except zmq.Again:
+                    time.sleep(GATHER_S)
                     break
                 self._slow_down(user, self._take(parts))
-            time.sleep(GATHER_S)
 
     def _receive(self) -> tuple[str | None, list[bytes]]:
         """Return whose key a packet came by, where there are keys, and the packet."""

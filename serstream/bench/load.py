@@ -106,7 +106,7 @@ def main(load: Load) -> None:
     """Send, and print when that begins and what became of it."""
     allow_connections()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    context.max_sockets = load.n_streams + 1
+    context.max_sockets = 3 * load.n_streams + 1  # two of each watch its connection
     outlets = [Outlet(load.endpoint, name(i), context=context) for i in range(load.n_streams)]
     if all(outlet.ready(CONNECT_LIMIT_S) for outlet in outlets):
         start_s = time.monotonic()
