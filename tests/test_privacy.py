@@ -115,9 +115,9 @@ class Watched(Network):
         super().__init__(model)
 
     def trunk(self, frames, state):
-        outputs, after = super().trunk(frames, state)
-        self.seen += [frames, outputs, *after.values()]
-        return outputs, after
+        outputs, gate, after = super().trunk(frames, state)
+        self.seen += [frames, outputs, gate, *after.values()]
+        return outputs, gate, after
 
     def head(self, pooled):
         self.seen.append(pooled)
