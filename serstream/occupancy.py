@@ -20,15 +20,24 @@ _LISTENING = "0A"
 
 
 def daemon(case: Case) -> dict[str, Any] | None:
-    """Return what the daemon of a configuration says of itself, None where none answers within two seconds."""
+    """Return what the daemon of a configuration says of itself, None where none answers within two seconds.
+
+    Raises
+    ------
+    SerstreamError
+        If there is a key, and no answer to it.
+    """
     control = case.config.transport.control
     if case.needs_key or not is_served(control):
         return None
-    with contextlib.suppress(SerstreamError):
+    try:
         answer = request(control, "status", _ANSWER_LIMIT_S, key=case.keys.key, server_key=case.keys.server_key)
-        if isinstance(answer, dict) and {"pid", "version", "sources"} <= answer.keys():
-            return answer
-    return None
+    except SerstreamError:
+        if case.keys.key is not None:
+            raise
+        return None
+    known = isinstance(answer, dict) and {"pid", "version", "sources"} <= answer.keys()
+    return answer if known else None
 
 
 def is_served(endpoint: str) -> bool:

@@ -377,6 +377,11 @@ def test_a_daemon_that_lets_nobody_in_without_a_key_is_found_with_one(tmp_path, 
         done = run("--json", "--no-capture", "--config", daemon.path, "--key", "me")
         found = {f["name"]: f["status"] for f in json.loads(done.stdout)["findings"]}
         assert (found["daemon"], found["ports"]) == ("ok", "ok")
+        create("stranger", folder)
+        done = run("--json", "--no-capture", "--config", daemon.path, "--key", "stranger")
+        (refused,) = [f for f in json.loads(done.stdout)["findings"] if f["name"] == "daemon"]
+        assert refused["status"] == "failure"
+        assert "does not let the key stranger" in refused["sentence"]
 
 
 def test_a_microphone_that_the_running_daemon_has_muted_stays_closed_and_one_that_it_has_lost_is_said(
