@@ -7,6 +7,10 @@ import re
 
 from serstream.errors import ConfigError
 
+EVENTS_ENDPOINT = "tcp://127.0.0.1:5755"
+CONTROL_ENDPOINT = "tcp://127.0.0.1:5756"
+AUDIO_ENDPOINT = "tcp://127.0.0.1:5757"
+
 
 def check_bind(endpoint: str, where: str, *, insecure: bool, inproc: bool = False) -> None:
     """Raise :class:`ConfigError` unless an endpoint may be bound; ``where`` begins the sentence.

@@ -61,7 +61,7 @@ class Inlet:
     Parameters
     ----------
     endpoint : str
-        To bind, as those of :class:`serstream.transport.Publisher`; :attr:`endpoint` says what was bound.
+        To bind, as those of :class:`serstream.publisher.Publisher`; :attr:`endpoint` says what was bound.
     inboxes : mapping of str to Inbox
         By the name of the stream.
     insecure, ipc_mode, gate

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from serstream import __version__
+from serstream.addresses import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOINT
 from serstream.errors import SerstreamError
-from serstream.transport import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOINT, TYPES
+from serstream.transport import TYPES
 
 
 def parser() -> argparse.ArgumentParser:

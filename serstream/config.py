@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from msgspec import Meta, field
 
-from serstream.addresses import check_bind
+from serstream.addresses import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOINT, check_bind
 from serstream.errors import ConfigError
 from serstream.events import LABELS, SOURCE_ID
 from serstream.events import SAMPLE_RATE as SAMPLE_RATE  # noqa: PLC0414 - had from here by all but subscribers
@@ -154,8 +154,8 @@ class TransportConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     to ``ipc://`` paths. ``curve`` is None for endpoints without encryption.
     """
 
-    events: str = "tcp://127.0.0.1:5755"
-    control: str = "tcp://127.0.0.1:5756"
+    events: str = EVENTS_ENDPOINT
+    control: str = CONTROL_ENDPOINT
     audio: str | None = None
     insecure: bool = False
     ipc_mode: Literal["owner", "group"] = "owner"
@@ -275,7 +275,7 @@ def _check_streams(config: Config, name: str) -> None:
         if config.transport.audio is None:
             raise ConfigError(
                 f"{name}: sources.{source_id} hears the network, but transport.audio is null; "
-                "give it an endpoint, for example tcp://127.0.0.1:5757"
+                f"give it an endpoint, for example {AUDIO_ENDPOINT}"
             )
         where = f"{name}: sources.{source_id}.stream"
         if not SOURCE_ID.fullmatch(stream):

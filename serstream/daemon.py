@@ -24,14 +24,15 @@ from serstream.errors import ConfigError, SerstreamError
 from serstream.events import AnyEvent, Health
 from serstream.gate import Gate
 from serstream.hearing import HEALTH_S, Hearing, Orders, Standing, Wishes
+from serstream.history import Request
 from serstream.journal import Journal
 from serstream.manifest import Model, load_model
 from serstream.pipeline import thresholds
 from serstream.profiles import find as find_profile
+from serstream.publisher import Publisher
 from serstream.resources import packaged
 from serstream.sources import Remote
 from serstream.systemd import Notifier, Progress
-from serstream.transport import Publisher, Request
 from serstream.worker_process import DEADLINE_S, WorkerProcess
 
 STOP_LIMIT_S = 0.7

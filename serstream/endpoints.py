@@ -16,6 +16,9 @@ from serstream.addresses import check_bind, check_connect
 from serstream.errors import TransportError
 
 HEARTBEAT_S = 5.0
+QUEUED_EVENTS = 10_000
+"""Events that wait for a slow subscriber before it loses some."""
+_EVERYWHERE = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}
 _CONNECTED_OR_REFUSED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -101,6 +104,30 @@ def take(socket: zmq.Socket[bytes]) -> bytes | None:
         return socket.recv_multipart(zmq.NOBLOCK)[-1]
     except zmq.Again:
         return None
+
+
+def dial(endpoint: str, limit_s: float) -> sockets.socket:
+    """Return a plain connection to what listens at ``tcp://HOST:PORT`` or ``ipc://PATH``, if need be at every address.
+
+    Raises
+    ------
+    OSError
+        If nobody accepts it within ``limit_s`` seconds.
+    ValueError
+        If the port is no number.
+    """
+    scheme, _, place = endpoint.partition("://")
+    if scheme == "tcp":
+        host, _, port = place.rpartition(":")
+        return sockets.create_connection((_EVERYWHERE.get(host, host.strip("[]")), int(port)), limit_s)
+    peer = sockets.socket(sockets.AF_UNIX)
+    peer.settimeout(limit_s)
+    try:
+        peer.connect("\0" + place[1:] if place.startswith("@") else place)
+    except BaseException:
+        peer.close()
+        raise
+    return peer
 
 
 def _ipc_path(endpoint: str) -> str | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket as sockets
 import struct
 from contextlib import suppress
 
 import zmq
 
-from serstream.endpoints import Wire
+from serstream.endpoints import Wire, dial
 from serstream.errors import TransportError
 from serstream.keys import ClientKeys
 
@@ -119,26 +118,10 @@ class Handshakes:
 
 def probe(endpoint: str) -> str | None:
     """Return the security mechanism of what answers at an endpoint, NULL or CURVE; None if nothing says one in time."""
-    with suppress(OSError, ValueError), _dial(endpoint) as peer:
-        peer.settimeout(PROBE_S)
+    with suppress(OSError, ValueError), dial(endpoint, PROBE_S) as peer:
         peer.sendall(_VERSION)
         greeting = b""
         while len(greeting) < _GREETING_BYTES and (more := peer.recv(_GREETING_BYTES)):
             greeting += more
         return greeting[12:32].rstrip(b"\0").decode("ascii") or None
     return None
-
-
-def _dial(endpoint: str) -> sockets.socket:
-    scheme, _, place = endpoint.partition("://")
-    if scheme == "tcp":
-        host, _, port = place.rpartition(":")
-        return sockets.create_connection((host.strip("[]"), int(port)), PROBE_S)
-    peer = sockets.socket(sockets.AF_UNIX)
-    peer.settimeout(PROBE_S)
-    try:
-        peer.connect("\0" + place[1:] if place.startswith("@") else place)
-    except BaseException:
-        peer.close()
-        raise
-    return peer

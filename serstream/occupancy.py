@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from serstream.endpoints import dial
 from serstream.errors import SerstreamError
 from serstream.findings import Case
 from serstream.transport import request
@@ -42,7 +43,7 @@ def daemon(case: Case) -> dict[str, Any] | None:
 
 def is_served(endpoint: str) -> bool:
     """Return whether somebody listens at ``tcp://HOST:PORT`` or ``ipc://PATH``."""
-    with contextlib.suppress(OSError, ValueError), _connection(endpoint):  # the port may be *
+    with contextlib.suppress(OSError, ValueError), dial(endpoint, _CONNECT_LIMIT_S):  # the port may be *
         return True
     return False
 
@@ -50,7 +51,7 @@ def is_served(endpoint: str) -> bool:
 def holder(endpoint: str) -> int | None:
     """Return the process that listens at an endpoint; None where there is none, or it is not ours to see."""
     if not endpoint.startswith("tcp://"):
-        with contextlib.suppress(OSError), _connection(endpoint) as connection:
+        with contextlib.suppress(OSError), dial(endpoint, _CONNECT_LIMIT_S) as connection:
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             return int(struct.unpack("3i", credentials)[0]) or None
         return None
@@ -66,22 +67,6 @@ def described(pid: int | None) -> str:
     with contextlib.suppress(OSError):
         return f"{Path(f'/proc/{pid}/comm').read_text().strip()} (process {pid})"
     return f"process {pid}"
-
-
-def _connection(endpoint: str) -> socket.socket:
-    scheme, _, address = endpoint.partition("://")
-    if scheme == "ipc":
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(_CONNECT_LIMIT_S)
-        try:
-            connection.connect("\0" + address[1:] if address.startswith("@") else address)
-        except OSError:
-            connection.close()
-            raise
-        return connection
-    host, _, port = address.rpartition(":")
-    everywhere = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}
-    return socket.create_connection((everywhere.get(host, host.strip("[]")), int(port)), _CONNECT_LIMIT_S)
 
 
 def _listening_at(port: int) -> set[str]:

@@ -40,7 +40,7 @@ class Outlet(Protocol):
     session: str
 
     def publish(self, event: AnyEvent, *, time: str, latency_s: float) -> AnyEvent:
-        """Stamp and send an event, as :meth:`serstream.transport.Publisher.publish` does."""
+        """Stamp and send an event, as :meth:`serstream.publisher.Publisher.publish` does."""
 
 
 class Sleep:

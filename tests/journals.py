@@ -12,7 +12,7 @@ from serstream.config import JournalConfig
 from serstream.events import AnyEvent, Emotion, Posterior, decode_json
 from serstream.journal import Journal
 from serstream.journal_reader import JournalReader, Wanted
-from serstream.transport import Publisher
+from serstream.publisher import Publisher
 
 TIME = "2026-01-01T00:00:00.000Z"
 

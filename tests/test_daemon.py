@@ -31,9 +31,9 @@ from serstream_process import (
 from serstream import Emotion, Gap, Health, Speech, Subscriber, TransportError
 from serstream import daemon as daemons
 from serstream.config import Config, SyntheticSource, TransportConfig
+from serstream.publisher import Publisher
 from serstream.resources import packaged
 from serstream.sources import Block, Hole, Synthetic
-from serstream.transport import Publisher
 
 ANY_LABEL = {"enter_threshold": 0.0, "exit_threshold": 0.0}
 """Every posterior within speech is an emotion, however unsure the model is."""

@@ -28,7 +28,8 @@ from serstream.keys import create
 from serstream.packets import SCHEMA, Header
 from serstream.packets import decode as decode_packet
 from serstream.packets import encode as encode_packet
-from serstream.transport import Publisher, Subscriber
+from serstream.publisher import Publisher
+from serstream.transport import Subscriber
 
 fuzz = settings(
     deadline=None,

@@ -12,7 +12,7 @@ import pytest
 import zmq
 from serstream_process import LIMIT_S, Daemon, Serstream, await_true, hear
 
-from serstream import request, transport
+from serstream import publisher, request
 from serstream.audio import Inlet, Outlet
 from serstream.endpoints import Wire
 from serstream.errors import ConfigError, TransportError
@@ -21,7 +21,8 @@ from serstream.gate import Gate, cut
 from serstream.handshakes import TRIES, probe
 from serstream.inbox import Inbox
 from serstream.keys import client_keys, create
-from serstream.transport import Publisher, Subscriber
+from serstream.publisher import Publisher
+from serstream.transport import Subscriber
 
 SILENCE = np.zeros(160, np.float32)
 
@@ -330,8 +331,8 @@ def test_a_flood_is_refused_and_delays_neither_events_nor_others(opened):
 
 
 def test_a_key_has_one_allowance_however_often_it_connects(gate, opened, monkeypatch):
-    monkeypatch.setattr(transport, "REQUESTS_PER_S", 1e-6)
-    monkeypatch.setattr(transport, "REQUESTS_AT_ONCE", 3)
+    monkeypatch.setattr(publisher, "REQUESTS_PER_S", 1e-6)
+    monkeypatch.setattr(publisher, "REQUESTS_AT_ONCE", 3)
     daemon = opened(Publisher("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", session="s", handler=str, gate=gate))
     for _ in range(3):
         assert ask(daemon, "status", "listen")

@@ -58,7 +58,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"endpoints": {"zmq"}, "history": {"msgspec"}, "journal_file": set(), "allowance": set(), "keys": {"zmq"}},
     {"journal_reader": set(), "clients": set(), "handshakes": {"zmq"}},
     {"journal": {"msgspec"}, "gate": {"zmq"}},
-    {"transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
+    {"publisher": {"msgspec", "zmq"}, "transport": {"msgspec", "zmq"}, "audio": {"numpy", "zmq"}},
     # the daemon
     {"account": {"msgspec"}, "admission": {"msgspec"}},
     {"worker_process": {"msgspec"}},

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -464,6 +463,14 @@ class ScriptedCapture:
         self.ring.close()
 
 
+class Captures(list):
+    """Stands in for what starts a capture process, and remembers each."""
+
+    def __call__(self, config):
+        self.append(ScriptedCapture(config))
+        return self[-1]
+
+
 ACTIONS = st.tuples(st.sampled_from(["write", "overflow", "non_finite", "die", "read"]), st.integers(1, 700))
 LOSSES = {"ring_overrun": "ring_overruns", "input_overflow": "input_overflows", "device_lost": "device_lost"}
 
@@ -472,13 +479,8 @@ LOSSES = {"ring_overrun": "ring_overruns", "input_overflow": "input_overflows", 
 @given(actions=st.lists(ACTIONS, max_size=40))
 @example(actions=[("die", 1), ("read", 1), ("read", 1), ("overflow", 5), ("read", 1), ("write", 5)])
 def test_whatever_happens_every_sample_is_consumed_or_counted_and_every_hole_ends(actions):
-    spawned = deque()
-
-    def spawn(config):
-        spawned.append(ScriptedCapture(config))
-        return spawned[-1]
-
-    with listening(spawn=spawn, backoff_s=(0.0, 0.0)) as listener:
+    spawned = Captures()
+    with listening(spawn=spawned, backoff_s=(0.0, 0.0)) as listener:
         for name, n_samples in [*actions, *[("read", 0)] * 10]:
             if name == "read":
                 listener.read(0.0)
@@ -503,13 +505,8 @@ def test_whatever_happens_every_sample_is_consumed_or_counted_and_every_hole_end
 
 
 def test_an_overflow_is_a_hole_between_the_blocks_around_it():
-    spawned = []
-
-    def spawn(config):
-        spawned.append(ScriptedCapture(config))
-        return spawned[-1]
-
-    with listening(spawn=spawn) as listener:
+    spawned = Captures()
+    with listening(spawn=spawned) as listener:
         spawned[0].write(100)
         spawned[0].overflow(50)
         spawned[0].write(100)
@@ -523,13 +520,8 @@ def test_an_overflow_is_a_hole_between_the_blocks_around_it():
 
 
 def test_an_overflow_at_the_first_callback_after_a_restart_follows_the_end_of_the_hole():
-    spawned = []
-
-    def spawn(config):
-        spawned.append(ScriptedCapture(config))
-        return spawned[-1]
-
-    with listening(spawn=spawn, backoff_s=(0.0, 0.0)) as listener:
+    spawned = Captures()
+    with listening(spawn=spawned, backoff_s=(0.0, 0.0)) as listener:
         spawned[0].die(0)
         listener.hole("start", "device_lost")
         while len(spawned) < 2:
@@ -548,13 +540,8 @@ def test_an_overflow_at_the_first_callback_after_a_restart_follows_the_end_of_th
 
 
 def test_a_microphone_closed_while_it_is_gone_has_counted_what_was_lost():
-    spawned = []
-
-    def spawn(config):
-        spawned.append(ScriptedCapture(config))
-        return spawned[-1]
-
-    with listening(spawn=spawn) as listener:
+    spawned = Captures()
+    with listening(spawn=spawned) as listener:
         spawned[0].die(0)
         listener.hole("start", "device_lost")
         begin = time.monotonic()
@@ -572,12 +559,7 @@ def test_a_microphone_closed_while_it_is_gone_has_counted_what_was_lost():
 
 def gone_on(spawned, **options):
     """Return a microphone that goes on at sample 5,000, two seconds after that was captured."""
-
-    def spawn(config):
-        spawned.append(ScriptedCapture(config))
-        return spawned[-1]
-
-    microphone = Microphone(MicrophoneSource(), spawn=spawn, **options)
+    microphone = Microphone(MicrophoneSource(), spawn=spawned, **options)
     counters = {"captured": 5_000, "consumed": 4_000, "ring_overruns": 1_000, "worker_restart": 7}
     microphone.go_on(Resume(5_000, time.monotonic() - 2.0, counters, emotions=0, slept_s=0.0))
     return microphone
@@ -591,7 +573,7 @@ def read_all(microphone):
 
 
 def test_a_microphone_in_the_place_of_another_moves_the_index_on_by_what_was_missed():
-    spawned = []
+    spawned = Captures()
     microphone = gone_on(spawned)
     microphone.open()
     assert microphone.status == "starting"
@@ -607,7 +589,7 @@ def test_a_microphone_in_the_place_of_another_moves_the_index_on_by_what_was_mis
 
 
 def test_what_is_lost_for_another_reason_after_that_is_a_hole_of_its_own():
-    spawned = []
+    spawned = Captures()
     microphone = gone_on(spawned, backoff_s=(0.0, 0.0))
     microphone.open()
     spawned[0].die(0)
@@ -620,7 +602,7 @@ def test_what_is_lost_for_another_reason_after_that_is_a_hole_of_its_own():
 
 @pytest.mark.parametrize("new", [True, False])
 def test_a_microphone_that_is_muted_before_it_is_opened_opens_no_device(new):
-    spawned = []
+    spawned = Captures()
     microphone = gone_on(spawned)
     if new:
         microphone = Microphone(MicrophoneSource(), spawn=microphone._spawn)
@@ -670,13 +652,8 @@ def test_the_capture_process_tells_of_a_device_that_is_stuck(make_transfer):
 
 
 def test_a_device_that_is_gone_has_no_fault_of_its_signal():
-    spawned = []
-
-    def spawn(config):
-        spawned.append(ScriptedCapture(config))
-        return spawned[-1]
-
-    with listening(spawn=spawn) as listener:
+    spawned = Captures()
+    with listening(spawn=spawned) as listener:
         spawned[0].write(100)
         spawned[0].ring.header[Slot.FAULT] = 1 + FAULTS.index("silence")
         listener.block()
@@ -687,13 +664,8 @@ def test_a_device_that_is_gone_has_no_fault_of_its_signal():
 
 
 def test_a_sound_card_that_comes_is_tried_at_once():
-    spawned, hardware = [], [1]
-
-    def spawn(config):
-        spawned.append(ScriptedCapture(config))
-        return spawned[-1]
-
-    with listening(spawn=spawn, backoff_s=(600.0, 600.0), hardware_ns=lambda: hardware[0]) as listener:
+    spawned, hardware = Captures(), [1]
+    with listening(spawn=spawned, backoff_s=(600.0, 600.0), hardware_ns=lambda: hardware[0]) as listener:
         spawned[0].die(0)
         listener.hole("start", "device_lost")
         assert listener.read(0.0) is None
@@ -708,13 +680,8 @@ def test_a_sound_card_that_comes_is_tried_at_once():
 
 
 def test_the_drift_of_a_device_outlives_its_capture_process():
-    spawned = []
-
-    def spawn(config):
-        spawned.append(ScriptedCapture(config))
-        return spawned[-1]
-
-    with listening(spawn=spawn, backoff_s=(0.0, 0.0)) as listener:
+    spawned = Captures()
+    with listening(spawn=spawned, backoff_s=(0.0, 0.0)) as listener:
         assert listener.microphone.drift_ppm is None
         spawned[0].ring.header[Slot.RATE_UHZ] = 16_000_400_000
         assert listener.microphone.drift_ppm == pytest.approx(25.0)

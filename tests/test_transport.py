@@ -18,7 +18,8 @@ import serstream
 from serstream.errors import ConfigError, EventError, SourceError, TransportError
 from serstream.events import Emotion, Gap, Health, Posterior, Speech, encode, encode_json
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Request
-from serstream.transport import MAX_SUBSCRIPTION_BYTES, Lost, Publisher, Subscriber, request
+from serstream.publisher import MAX_SUBSCRIPTION_BYTES, Publisher
+from serstream.transport import Lost, Subscriber, request
 
 ANY = "tcp://127.0.0.1:0"
 PATIENCE_S = 10.0
