@@ -78,8 +78,8 @@ def _basis(summary: dict[str, Any]) -> str:
     text = (
         f"{clips['ravdess_speech']} clips of RAVDESS speech and {clips['savee']} of SAVEE, {yardstick} of the former "
         f"the yardstick's. The report rests on {runs['done']} of {runs['planned']} fits, seed {summary['seed']}, "
-        f"which took {summary['seconds'] / 3600:.2f} hours in sum, a thread each, waiting included. Each model was fitted once on a split, so a few "
-        "points between two figures are noise."
+        f"which took {summary['seconds'] / 3600:.2f} hours in sum, a thread each, waiting included. Each model was "
+        "fitted once on a split, so a few points between two figures are noise."
     )
     return text + (f" Missing: {', '.join(runs['missing'])}." if runs["missing"] else "")
 
