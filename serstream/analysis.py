@@ -55,9 +55,9 @@ class Heard(NamedTuple):
     """An analysis, and the means behind it, not rounded: of emotions, of the five labels, of voices; or None."""
 
     analysis: Analysis
-    emotion: NDArray[np.float64] | None
-    posterior: NDArray[np.float64] | None
-    voice: NDArray[np.float64] | None
+    emotion: list[float] | None
+    posterior: list[float] | None
+    voice: list[float] | None
 
 
 def open_pipeline(model: Model, config: Config, mean: CepstralMean | None = None) -> Pipeline:
@@ -87,11 +87,11 @@ def analyze(
     events += pipeline.finish()
     emotion, voice = pipeline.recording.result(), pipeline.recording_voice.result()
     posterior = None if emotion is None else pipeline.collapse(emotion)[0]
-    best = None if posterior is None else int(np.argmax(posterior))
+    best = None if posterior is None else posterior.index(max(posterior))
     analysis = Analysis(
         duration_s=round(n_samples / SAMPLE_RATE, 6),
         label=None if best is None else LABELS[best],
-        probability=None if posterior is None or best is None else round(float(posterior[best]), 4),
+        probability=None if posterior is None or best is None else round(posterior[best], 4),
         posterior=None if posterior is None else named(LABELS, posterior),
         voice=None if voice is None else named(VOICES, voice),
         utterances=[_pick(Utterance, e) for e in events if isinstance(e, Speech) and e.phase == "end"],

@@ -89,6 +89,6 @@ def _trunk(
     return ((outputs[i], gate[i], {name: x[i : i + 1] for name, x in after.items()}) for i in range(len(steps)))
 
 
-def _head(network: Network, pooled: Sequence[Pooled]) -> Iterator[dict[str, NDArray[np.float64]]]:
-    logits = network.head(np.stack([p.statistics for p in pooled]))
+def _head(network: Network, pooled: Sequence[Pooled]) -> Iterator[dict[str, list[float]]]:
+    logits = {name: x.tolist() for name, x in network.head(np.stack([p.statistics for p in pooled])).items()}
     return ({name: x[i] for name, x in logits.items()} for i in range(len(pooled)))

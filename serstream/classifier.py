@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serstream.batch import Asking, Pooled
 from serstream.ear import Outputs
 from serstream.network import Network
 from serstream.pooling import MovingStatistics, pooling_weights
+from serstream.posteriors import softmax
 
 
 class Scores(NamedTuple):
-    """Probabilities of one segment: ``emotion`` (n_emotions,) and ``voice`` (2,) each sum to 1, ``speech`` is 0 to 1.
+    """Probabilities of one segment: ``emotion`` (n_emotions) and ``voice`` (2) each sum to 1, ``speech`` is 0 to 1.
 
     ``speech`` says how likely what the gate let through is speech at all, and not music, an animal or a machine;
     ``n_spoken`` is the number of outputs that all of it rests on.
     """
 
-    emotion: NDArray[np.float64]
-    voice: NDArray[np.float64]
+    emotion: list[float]
+    voice: list[float]
     speech: float
     n_spoken: int
 
@@ -61,18 +61,11 @@ class Classifier:
             return None
         return self._scores((yield Pooled(self._segment.pooled(self._network.output_scale))))
 
-    def _scores(self, logits: dict[str, NDArray[np.float64]]) -> Scores:
+    def _scores(self, logits: dict[str, list[float]]) -> Scores:
         m = self.manifest
-        emotion, voice, speech = (logits[name] for name in ("emotion", "voice", "speech"))
         return Scores(
-            softmax(emotion / m.temperature),
-            softmax(voice / m.voice_temperature),
-            float(softmax(speech)[0]),
+            softmax(logits["emotion"], m.temperature),
+            softmax(logits["voice"], m.voice_temperature),
+            softmax(logits["speech"])[0],
             self._segment.n_spoken,
         )
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return exp(x) / sum(exp(x)), safe against overflow."""
-    e = np.exp(logits - logits.max())
-    return np.asarray(e / e.sum())

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
 from serstream.events import LABELS, Label
 
-BELIEF_STEPS = 16
-LEAST_PROBABILITY = 1e-4
-"""Of speech, or of none, in a step: no single one may decide for an utterance."""
-Vector = NDArray[np.float64]
 OTHER_IS_UNCERTAIN = 0.5
 """Above this smoothed mass of emotions outside the labels, no label holds."""
 
@@ -39,10 +33,10 @@ class Utterances:
     def _forget(self) -> None:
         self._start, self._last, self._heard = -1, -1, 0
 
-    def push(self, first_sample: int, frame_length: int, speech: NDArray[np.bool_]) -> list[UtteranceChange]:
+    def push(self, first_sample: int, frame_length: int, speech: Iterable[bool]) -> list[UtteranceChange]:
         """Take consecutive frames of ``frame_length`` samples, the first at ``first_sample``."""
         changes = []
-        for i, is_speech in enumerate(speech.tolist()):
+        for i, is_speech in enumerate(speech):
             begin = first_sample + i * frame_length
             change = self._hear(begin, frame_length) if is_speech else self._pause(begin + frame_length)
             if change is not None:
@@ -72,46 +66,6 @@ class Utterances:
         return change
 
 
-class PosteriorMean:
-    """Speech-weighted geometric mean of posteriors, proportional to exp(sum(w log p) / sum(w))."""
-
-    def __init__(self) -> None:
-        self._sum: Vector | None = None
-        self._weight = 0.0
-
-    def add(self, posterior: Vector, weight: float) -> None:
-        """Add the posterior of a step, which weighs as much as there was speech in its segment."""
-        if weight > 0.0:
-            term = weight * np.log(np.maximum(posterior, 1e-12))
-            self._sum = term if self._sum is None else self._sum + term
-            self._weight += weight
-
-    def result(self) -> Vector | None:
-        """Return the mean, summing to 1; None when nothing with weight was added."""
-        if self._sum is None:
-            return None
-        mean = np.exp(self._sum / self._weight)
-        return np.asarray(mean / mean.sum())
-
-
-class SpeechBelief:
-    """How sure it is, over the steps of an utterance, that it is speech; what is long ago fades.
-
-    A single step is easily mistaken: a door is speech for a moment, but not for long. What is averaged is the logarithm
-    of the odds, so that a step that is sure counts for more than one that wavers.
-    """
-
-    def __init__(self) -> None:
-        self._log_odds, self._count = 0.0, 0
-
-    def add(self, probability: float) -> float:
-        """Add a step, and return the belief (0..1), in which the latest of 16 steps or more weighs a sixteenth."""
-        self._count = min(self._count + 1, BELIEF_STEPS)
-        kept = min(max(probability, LEAST_PROBABILITY), 1.0 - LEAST_PROBABILITY)
-        self._log_odds += (math.log(kept / (1.0 - kept)) - self._log_odds) / self._count
-        return 1.0 / (1.0 + math.exp(-self._log_odds))
-
-
 class EmotionChange(NamedTuple):
     """An emotion begins, goes on or ends; samples are absolute."""
 
@@ -137,7 +91,7 @@ class Decision:
         self.label: Label | None = None
         self._probability = 0.0
         self._start = self._updated = 0
-        self._mean: Vector | None = None
+        self._mean: list[float] = []
         self._at = 0
 
     def configure(self, config: DecisionConfig, *, enter: float, leave: float) -> None:
@@ -147,30 +101,31 @@ class Decision:
         self._dwell = config.min_dwell_s * SAMPLE_RATE
         self._update = config.update_s * SAMPLE_RATE
 
-    def step(self, posterior: Vector, other: float, sample: int) -> list[EmotionChange]:
+    def step(self, posterior: Sequence[float], other: float, sample: int) -> list[EmotionChange]:
         """Take the posterior (5,) of a step that ends at ``sample``, within speech."""
-        smooth = self._smooth(np.concatenate([posterior, [other]]), sample)
-        best = int(np.argmax(smooth[:-1]))
+        smooth = self._smooth([*posterior, other], sample)
+        labels = smooth[:-1]
+        best = labels.index(max(labels))
         changes: list[EmotionChange] = []
         if self.label is not None:
             changes += self._keep_or_end(smooth, best, sample)
         if self.label is None and smooth[best] >= self._enter and smooth[-1] <= OTHER_IS_UNCERTAIN:
-            changes.append(self._begin(LABELS[best], float(smooth[best]), sample))
+            changes.append(self._begin(LABELS[best], smooth[best], sample))
         return changes
 
-    def _smooth(self, x: Vector, sample: int) -> Vector:
+    def _smooth(self, values: list[float], sample: int) -> list[float]:
         """Exponential mean with time constant ``smoothing_s``, over the time that passed."""
-        if self._mean is None or self._smoothing == 0:
-            self._mean = x
+        if not self._mean or self._smoothing == 0:
+            self._mean = values
         else:
             keep = math.exp(-(sample - self._at) / self._smoothing)
-            self._mean = keep * self._mean + (1.0 - keep) * x
+            self._mean = [keep * mean + (1.0 - keep) * x for mean, x in zip(self._mean, values, strict=True)]
         self._at = sample
         return self._mean
 
-    def _keep_or_end(self, smooth: Vector, best: int, sample: int) -> list[EmotionChange]:
+    def _keep_or_end(self, smooth: list[float], best: int, sample: int) -> list[EmotionChange]:
         assert self.label is not None
-        mine = float(smooth[LABELS.index(self.label)])
+        mine = smooth[LABELS.index(self.label)]
         beaten = LABELS[best] != self.label and smooth[best] >= self._enter and sample - self._start >= self._dwell
         if beaten or mine < self._exit or smooth[-1] > OTHER_IS_UNCERTAIN:
             self._probability = mine
@@ -196,5 +151,5 @@ class Decision:
 
     def close(self, sample: int) -> list[EmotionChange]:
         """End what is open, at a pause, a hole or the end, and forget the smoothing."""
-        self._mean = None
+        self._mean = []
         return self._end(sample)

@@ -177,6 +177,10 @@ class FaultyMicrophone:
         """Return False: what comes is to be looked for."""
         return self._microphone.call(came)
 
+    def want(self, n_samples: int) -> None:
+        """Do nothing, as any microphone."""
+        self._microphone.want(n_samples)
+
     def open(self) -> None:
         """Start capturing."""
         self._microphone.open()

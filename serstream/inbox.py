@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -20,6 +20,8 @@ LEAST_SAMPLES = 80
 AHEAD_S = 60.0
 """So far a run may be ahead of the clock: what is heard as it is spoken never is, an index gone wrong is."""
 PAST_RUNS = 16
+PATIENCE_S = 0.3
+"""So long sound waits at most for what its reader wants to take together with it."""
 
 
 def now_s() -> float:
@@ -35,6 +37,23 @@ class Arrival(NamedTuple):
     dropped_s: float
 
 
+def in_stretches(arrivals: Iterable[Arrival]) -> list[list[Arrival]]:
+    """Return arrivals in order, those together of which each goes on where the one before it ends."""
+    stretches: list[list[Arrival]] = []
+    for arrival in arrivals:
+        if stretches and _goes_on(stretches[-1][-1].packet, arrival):
+            stretches[-1].append(arrival)
+        else:
+            stretches.append([arrival])
+    return stretches
+
+
+def _goes_on(before: Packet, arrival: Arrival) -> bool:
+    a, b = before.header, arrival.packet.header
+    follows = a.run == b.run and a.first_sample + before.n_samples == b.first_sample
+    return follows and not b.end and not arrival.dropped_s
+
+
 class Inbox:
     """Takes what comes next in a stream, refuses the rest, and keeps it until it is read.
 
@@ -42,6 +61,9 @@ class Inbox:
 
     Attributes
     ----------
+    wanted : int
+        Samples at 16 kHz that the reader would take together, as it says itself: it is not troubled with less of a run
+        that goes on, for a third of a second.
     refused : int
         Packets that were not what comes next.
     last_s : float
@@ -49,11 +71,12 @@ class Inbox:
     dropped_s : float
         Seconds of sound dropped since the last packet that found room.
     on_packet : callable
-        Called, from the inlet's thread, when a packet was put in.
+        Called, from the inlet's thread, when there is something to get.
     """
 
     def __init__(self) -> None:
         self.on_packet: Callable[[], object] = lambda: None
+        self.wanted = 0
         self.refused = 0
         self.last_s = now_s()
         self.dropped_s = 0.0
@@ -61,7 +84,7 @@ class Inbox:
         self._run_s = 0.0
         self._next = 0
         self._past: deque[UUID] = deque(maxlen=PAST_RUNS)
-        self._queue: deque[tuple[int, Arrival]] = deque()
+        self._queue: list[Arrival] = []
         self._queued = 0
         self._came = threading.Condition()
 
@@ -88,20 +111,28 @@ class Inbox:
             if self._queued + room > QUEUE_S * SAMPLE_RATE:
                 self.dropped_s += packet.duration_s
                 return
-            self._queue.append((room, Arrival(packet, at_s, self.dropped_s)))
+            self._queue.append(Arrival(packet, at_s, self.dropped_s))
             self._queued += room
             self.dropped_s = 0.0
+            if not self._is_due():
+                return
             self._came.notify()
         self.on_packet()
 
-    def get(self, timeout_s: float) -> Arrival | None:
-        """Return the oldest packet, or None if none comes within the timeout."""
+    def get(self, timeout_s: float) -> list[Arrival]:
+        """Return all packets, the oldest first: none if less than is wanted comes within the timeout."""
         with self._came:
-            if not self._queue and (timeout_s <= 0.0 or not self._came.wait_for(lambda: self._queue, timeout_s)):
-                return None
-            room, arrival = self._queue.popleft()
-            self._queued -= room
-            return arrival
+            if timeout_s > 0.0:
+                self._came.wait_for(self._is_due, timeout_s)
+            if not self._is_due():
+                return []
+            arrivals, self._queue, self._queued = self._queue, [], 0
+            return arrivals
+
+    def _is_due(self) -> bool:
+        if self._queued >= self.wanted or not self._queue:
+            return bool(self._queue)
+        return self._run is None or now_s() - self._queue[0].at_s > PATIENCE_S
 
     def _follow(self, header: Header, duration_s: float, at_s: float) -> None:
         """Refuse what does not come next; a run that is new comes next whenever it begins."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import boolean, float32, float64, int8, int64, njit, void
+from numba import boolean, float32, float64, int8, int64, njit, types, void
 
 from serstream.lanes import LANES, load, load_spread, load_transposed, log, spread, store
 
@@ -194,6 +194,20 @@ add_up = _compile(int64(_m, boolean[::1], float64, float64, _i))(_add_up)
 """Add the chosen frames to ``total``, in whole ``units``, and return how many they are."""
 
 
+def _weigh(spoken, n_evidence, weights):
+    among = 0
+    for i in range(spoken.size):
+        among += spoken[i]
+        if i >= n_evidence:
+            among -= spoken[i - n_evidence]
+            weights[i - n_evidence] = among if spoken[i] else 0
+
+
+_b = boolean[::1]
+weigh = _compile(void(_b, int64, _i))(_weigh)
+"""Fill ``weights`` (n,): how many of ``n_evidence`` up to each of the last n are spoken, 0 for one that is not."""
+
+
 def _move_sums(kept, kept_weights, at, outputs, weights, total, squares):
     for i in range(len(outputs)):
         new, old = weights[i], kept_weights[at]
@@ -203,12 +217,15 @@ def _move_sums(kept, kept_weights, at, outputs, weights, total, squares):
             squares[k] += new * x * x - old * y * y
         kept[at], kept_weights[at] = outputs[i], new
         at = (at + 1) % len(kept)
-    return at
+    return at, np.count_nonzero(kept_weights), kept_weights.sum()
 
 
 _q = int8[:, ::1]
-move_sums = _compile(int64(_q, _i, int64, _q, _i, _i, _i))(_move_sums)
-"""Put weighted outputs in the places from ``at`` on, round and round, move the sums, and return the next place."""
+move_sums = _compile(types.UniTuple(int64, 3)(_q, _i, int64, _q, _i, _i, _i))(_move_sums)
+"""Put weighted outputs in the places from ``at`` on, round and round, and move the sums.
+
+Returns the next place, how many outputs weigh something, and what all weigh together.
+"""
 
 
 def _pool(total, squares, n, scale, zero, epsilon, out):

@@ -168,6 +168,9 @@ class Microphone:
         """Return False: what comes is to be looked for."""
         return False
 
+    def want(self, n_samples: int) -> None:
+        """Do nothing: what comes is at once there to be read."""
+
     def mute(self) -> None:
         """Close the device at once; reading goes on and delivers a hole."""
         self._mute_wanted = True

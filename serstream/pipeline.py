@@ -6,15 +6,15 @@ For a fixed session id the events are byte-equal for any way of cutting the sign
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serstream.batch import Asking, alone
 from serstream.classifier import Classifier, Scores
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
-from serstream.decision import Decision, EmotionChange, PosteriorMean, SpeechBelief, UtteranceChange, Utterances
+from serstream.decision import Decision, EmotionChange, UtteranceChange, Utterances
 from serstream.ear import Ear
 from serstream.errors import ConfigError
 from serstream.events import LABELS, VOICES, AnyEvent, Emotion, Posterior, Speech, State
@@ -22,6 +22,7 @@ from serstream.features import StreamingMfcc
 from serstream.manifest import Manifest
 from serstream.network import Network
 from serstream.normalisation import CepstralMean
+from serstream.posteriors import PosteriorMean, SpeechBelief
 from serstream.steps import Samples, Steps
 
 SILENCE_DBFS = -120.0
@@ -80,7 +81,7 @@ class Pipeline:
         enter, leave = thresholds(self.manifest, decision)
         self._decision.configure(decision, enter=enter, leave=leave)
         priors = self.manifest.priors if decision.priors is None else decision.priors
-        self._priors = np.array([priors.get(label, 1.0) for label in LABELS])
+        self._priors = [priors.get(label, 1.0) for label in LABELS]
 
     def go_on(self, sample: int, emotions: int) -> None:
         """Take the place of a pipeline of this session that had heard so many samples and emotions."""
@@ -98,6 +99,11 @@ class Pipeline:
     def next_sample(self) -> int:
         """Absolute index of the sample that comes next."""
         return self._steps.next_sample
+
+    @property
+    def missing(self) -> int:
+        """How many samples more there is something to say of."""
+        return self._steps.missing
 
     def push(self, first_sample: int, samples: Samples) -> list[AnyEvent]:
         """Take the next samples, and return the events up to the last of them.
@@ -150,10 +156,11 @@ class Pipeline:
             return []
         outputs = yield from self._ear.step(frames)
         events: list[AnyEvent] = []
-        for change in self._utterances.push(self._frames_at, self.manifest.stride * self._hop, outputs.speech):
+        speech = outputs.speech.tolist()
+        for change in self._utterances.push(self._frames_at, self.manifest.stride * self._hop, speech):
             events += self._on_utterance(change)
         self._frames_at += len(frames) * self._hop
-        share = np.count_nonzero(outputs.speech) / outputs.speech.size
+        share = sum(speech) / len(speech)
         scores = yield from self._classifier.step(outputs)
         return events + self._on_scores(scores, share, _level_dbfs(samples))
 
@@ -165,7 +172,7 @@ class Pipeline:
         assert change.end is not None
         mean = self._utterance.result()
         posterior = None if mean is None else self.collapse(mean)[0]
-        best = None if posterior is None else int(np.argmax(posterior))
+        best = None if posterior is None else posterior.index(max(posterior))
         end = Speech(
             **self._now(),
             phase="end",
@@ -199,9 +206,10 @@ class Pipeline:
         )
         return [event, *self._emotions(changes)]
 
-    def _decide(self, posterior: NDArray[np.float64], other: float) -> list[EmotionChange]:
-        weighted = posterior * self._priors
-        return self._decision.step(weighted / weighted.sum(), other, self.next_sample)
+    def _decide(self, posterior: list[float], other: float) -> list[EmotionChange]:
+        weighted = [p * prior for p, prior in zip(posterior, self._priors, strict=True)]
+        total = sum(weighted)
+        return self._decision.step([w / total for w in weighted], other, self.next_sample)
 
     def _close(self) -> list[AnyEvent]:
         change = self._utterances.close()
@@ -226,11 +234,11 @@ class Pipeline:
     def _now(self) -> dict[str, Any]:
         return {**self._ids, "sample": self.next_sample, "stream_s": _seconds(self.next_sample)}
 
-    def collapse(self, emotion: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    def collapse(self, emotion: Sequence[float]) -> tuple[list[float], float]:
         """Return the posterior of the five labels, summing to 1, and the mass of the other emotions."""
-        labels = self._groups @ emotion
-        total = float(labels.sum())
-        return labels / total, max(0.0, 1.0 - total)
+        labels = [sum([emotion[i] for i in group]) for group in self._groups]
+        total = sum(labels)
+        return [p / total for p in labels], max(0.0, 1.0 - total)
 
 
 def thresholds(manifest: Manifest, decision: DecisionConfig) -> tuple[float, float]:
@@ -252,18 +260,18 @@ def thresholds(manifest: Manifest, decision: DecisionConfig) -> tuple[float, flo
     return enter, decision.exit_threshold
 
 
-def _grouping(emotions: list[str], groups: dict[str, list[str]]) -> NDArray[np.float64]:
-    """Return the (n_labels, n_emotions) matrix that adds up the outputs of each label."""
-    return np.array([[float(e in groups[label]) for e in emotions] for label in LABELS])
+def _grouping(emotions: list[str], groups: dict[str, list[str]]) -> list[list[int]]:
+    """Return of each label which outputs are added up for it."""
+    return [[i for i, emotion in enumerate(emotions) if emotion in groups[label]] for label in LABELS]
 
 
-def named(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float]:
+def named(names: tuple[str, ...], values: Sequence[float]) -> dict[str, float]:
     """Return probabilities by name, rounded to four digits."""
-    return {name: round(p, 4) for name, p in zip(names, values.tolist(), strict=True)}
+    return {name: _rounded(p) for name, p in zip(names, values, strict=True)}
 
 
 def _rounded(probability: float) -> float:
-    return round(float(probability), 4)
+    return round(probability, 4)
 
 
 def _seconds(sample: int) -> float:

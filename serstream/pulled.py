@@ -82,6 +82,9 @@ class Source(Protocol):
     def call(self, came: Callable[[], object]) -> bool:
         """Call ``came``, from any thread, whenever there may be something to read; False from what never does."""
 
+    def want(self, n_samples: int) -> None:
+        """Say how many samples are of use together: a source that calls may wait for them, for part of a second."""
+
     def open(self) -> None:
         """Begin; raises :class:`SourceError` for what can never be read."""
 
@@ -140,6 +143,9 @@ class Pulled:
     def call(self, came: Callable[[], object]) -> bool:
         """Return False: what comes is to be looked for."""
         return False
+
+    def want(self, n_samples: int) -> None:
+        """Do nothing: what comes is at once there to be read."""
 
     def open(self) -> None:
         """Begin; raises :class:`SourceError` for what can never be read."""

@@ -18,7 +18,7 @@ from serstream.capture_clock import CaptureClock
 from serstream.clock import slept_s
 from serstream.config import SAMPLE_RATE, NetworkSource
 from serstream.events import Cause, Status
-from serstream.inbox import Arrival, Inbox, now_s
+from serstream.inbox import Arrival, Inbox, in_stretches, now_s
 from serstream.pulled import Pulled
 from serstream.resampler import Resampler
 from serstream.ring import Block, Hole
@@ -54,11 +54,12 @@ class _Stretch:
         """Return when a sample of the session was captured, by :func:`now_s`, as far as its arrival tells."""
         return self._origin_ns / 1e9 + (sample - self._first) / SAMPLE_RATE
 
-    def push(self, arrival: Arrival) -> tuple[NDArray[np.float32], int]:
-        """Return what a packet gives at 16 kHz, and how many of its samples were not finite."""
-        self.next += arrival.packet.n_samples
-        self._origin_ns = self.clock.update(int(arrival.at_s * 1e9), self.next - self._begin)
-        return self._resample(arrival.packet.samples(), last=False)
+    def push(self, arrivals: list[Arrival]) -> tuple[NDArray[np.float32], int]:
+        """Return what packets give at 16 kHz together, and how many of their samples were not finite."""
+        for arrival in arrivals:
+            self.next += arrival.packet.n_samples
+            self._origin_ns = self.clock.update(int(arrival.at_s * 1e9), self.next - self._begin)
+        return self._resample(np.concatenate([arrival.packet.samples() for arrival in arrivals]), last=False)
 
     def finish(self) -> tuple[NDArray[np.float32], int]:
         """Return what the resampler still holds."""
@@ -107,14 +108,19 @@ class Remote(Pulled):
         self.inbox.on_packet = came
         return True
 
+    def want(self, n_samples: int) -> None:
+        """Let what comes wait for so many samples together, a third of a second at most."""
+        self.inbox.wanted = n_samples if self._hole is None else 0
+
     def read(self, timeout_s: float) -> Block | Hole | None:
         """Return the next block or hole, or None if there was none within the timeout."""
         deadline = time.monotonic() + timeout_s
         while not self._queue and not self._closed:
             if self._mute_wanted and self._hole is None:
                 self._begin_hole("muted")
-            elif (arrival := self.inbox.get(deadline - time.monotonic())) is not None:
-                self._take(arrival)
+            elif arrivals := self.inbox.get(deadline - time.monotonic()):
+                for stretch in in_stretches(arrivals):
+                    self._take(stretch)
             elif self._hole is None and self._stretch is not None and self._is_silent():
                 _log.warning("run %s has sent nothing for %g s", self._stretch.run, self._stall_s)
                 self._begin_hole("network")
@@ -125,7 +131,9 @@ class Remote(Pulled):
     def _is_silent(self) -> bool:
         return now_s() - self.inbox.last_s > self._stall_s
 
-    def _take(self, arrival: Arrival) -> None:
+    def _take(self, arrivals: list[Arrival]) -> None:
+        """Take packets that go on from each other."""
+        arrival = arrivals[0]
         if self._mute_wanted and self._hole == "muted":  # nobody listens: the hole grows
             if self._stretch is None:
                 self._begin_stretch(arrival)
@@ -139,7 +147,7 @@ class Remote(Pulled):
         elif self._mute_wanted:
             self._begin_hole("muted")
         else:
-            self._hear(*stretch.push(arrival))
+            self._hear(*stretch.push(arrivals))
             self.drift_ppm = self.drift_ppm if stretch.clock.drift_ppm is None else stretch.clock.drift_ppm
 
     def _join(self, arrival: Arrival) -> _Stretch:
@@ -186,6 +194,7 @@ class Remote(Pulled):
     def _begin_hole(self, cause: Cause) -> None:
         self._flush()
         self._hole = cause
+        self.want(0)
         self._mark("start", cause, 0, estimated=False)
 
     def _end_hole(self, cause: Cause, lost: int, *, estimated: bool) -> None:
@@ -228,7 +237,8 @@ class Remote(Pulled):
             if self._stretch is not None and not self._over:
                 self._count(self._hole, max(0, round((now_s() - self._stretch.captured_s(self._first)) * SAMPLE_RATE)))
             return
-        while (arrival := self.inbox.get(0.0)) is not None:
+        self.want(0)
+        for arrival in self.inbox.get(0.0):
             self._count_left(arrival.packet.duration_s, arrival.dropped_s)
         self._count_left(0.0, self.inbox.dropped_s)
 

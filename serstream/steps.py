@@ -44,6 +44,11 @@ class Steps:
                 self._boundary += self._length
                 yield self.rest()
 
+    @property
+    def missing(self) -> int:
+        """How many samples complete the step."""
+        return self._boundary - self.next_sample
+
     def rest(self) -> Samples:
         """Return what is pending, and forget it: at the end of a stream, less than a step."""
         samples = np.concatenate(self._pending) if self._pending else np.empty(0, np.float32)

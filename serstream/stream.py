@@ -237,6 +237,7 @@ class Stream:
         self._publish(events)
         self._busy_s += busy_s + time.monotonic() - started_s
         self._heard += n_samples
+        self.source.want(self._pipeline.missing)
 
     def close(self) -> None:
         """Close the source."""
@@ -244,6 +245,10 @@ class Stream:
         if self._timing:
             self._timing.close(self.source, self.counters)
             self._timing = None
+
+    def hurry(self) -> None:
+        """Read from now on whatever there is."""
+        self.source.want(0)
 
     def finish(self) -> None:
         """Analyse what is left of a step and close what is open: the stream is over."""

@@ -120,6 +120,8 @@ class Worker:
 
     def _drain(self) -> None:
         """Analyse what was captured before the end, then close what is open."""
+        for stream in self._streams:
+            stream.hurry()
         deadline_s = time.monotonic() + READ_TIMEOUT_S
         while time.monotonic() < deadline_s and self._turn(self._streams, 0.0):
             pass

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from serstream.batch import alone
-from serstream.classifier import Classifier, Scores, softmax
+from serstream.classifier import Classifier, Scores
 from serstream.ear import Ear, Outputs, log_odds
 from serstream.manifest import Manifest, Model
 from serstream.network import Network, interpreter
 from serstream.normalisation import UNITS, CepstralMean
+from serstream.posteriors import softmax
 
 
 def random_frames(model: Model, n_frames: int, seed: int = 0) -> np.ndarray:
@@ -68,7 +69,7 @@ def speech_in(heard: Sequence[Outputs]) -> np.ndarray:
 
 
 def as_bytes(scores: list[Scores | None]) -> list[bytes | None]:
-    return [None if s is None else s.emotion.tobytes() + s.voice.tobytes() for s in scores]
+    return [None if s is None else np.array(s.emotion + s.voice).tobytes() for s in scores]
 
 
 class Recomputed:
@@ -154,6 +155,6 @@ class Recomputed:
         mean = np.average(x, axis=0, weights=weights)
         pooled = np.concatenate([mean, np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights) + 1e-5)])
         out = self.head(pooled=self.quantise("pooled", pooled)[None])
-        emotion, voice, is_voice = (self.real(name, out[name][0]) for name in ("emotion", "voice", "speech"))
-        probabilities = softmax(emotion / m.temperature), softmax(voice / m.voice_temperature)
-        return Scores(*probabilities, float(softmax(is_voice)[0]), int(is_speech.sum()))
+        emotion, voice, is_voice = (self.real(name, out[name][0]).tolist() for name in ("emotion", "voice", "speech"))
+        probabilities = softmax(emotion, m.temperature), softmax(voice, m.voice_temperature)
+        return Scores(*probabilities, softmax(is_voice)[0], int(is_speech.sum()))

@@ -196,12 +196,12 @@ def test_speech_counts_while_it_is_within_the_segment_and_no_longer(model: Model
 def test_scores_are_probabilities(model: Model, network: Network) -> None:
     for scores in score(network, dictated(network, random_frames(model, 320), np.ones(80, bool)))[4:]:
         assert scores is not None
-        assert scores.emotion.shape == (len(model.manifest.emotions),)
-        assert scores.voice.shape == (2,)
+        assert len(scores.emotion) == len(model.manifest.emotions)
+        assert len(scores.voice) == 2
         assert 0.0 < scores.speech < 1.0
         for p in (scores.emotion, scores.voice):
-            assert np.all(p > 0.0)
-            assert math.isclose(p.sum(), 1.0)
+            assert min(p) > 0.0
+            assert math.isclose(sum(p), 1.0)
 
 
 def test_a_higher_temperature_is_less_certain_and_decides_the_same(model: Model) -> None:
@@ -212,8 +212,8 @@ def test_a_higher_temperature_is_less_certain_and_decides_the_same(model: Model)
     cool, warm = (score(network, dictated(network, frames, speech))[-1] for network in networks)
     assert cool is not None
     assert warm is not None
-    assert warm.emotion.max() < cool.emotion.max()
-    assert warm.emotion.argmax() == cool.emotion.argmax()
+    assert max(warm.emotion) < max(cool.emotion)
+    assert np.argmax(warm.emotion) == np.argmax(cool.emotion)
 
 
 def test_what_is_beyond_int8_saturates_and_does_not_wrap(model: Model, network: Network) -> None:

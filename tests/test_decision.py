@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from serstream.config import DecisionConfig, SpeechConfig
-from serstream.decision import Decision, EmotionChange, PosteriorMean, SpeechBelief, UtteranceChange, Utterances
+from serstream.decision import Decision, EmotionChange, UtteranceChange, Utterances
 from serstream.events import LABELS
+from serstream.posteriors import PosteriorMean, SpeechBelief
 
 RATE = 16_000
 STEP = RATE // 4

@@ -294,5 +294,5 @@ def test_a_packet_is_taken_or_refused_and_what_waits_is_bounded(heads, sizes):
             inbox.put(decode_packet([head, bytes(size)]), 100.0 + at)
         except PacketError as error:
             check_sentence(error)
-    while (arrival := inbox.get(0.0)) is not None:
+    for arrival in inbox.get(0.0):
         assert arrival.packet.samples().size <= arrival.packet.header.sample_rate

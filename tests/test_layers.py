@@ -45,7 +45,8 @@ ROWS: list[dict[str, set[str]]] = [
     {"steps": {"numpy"}, "network": {"ai_edge_litert", "numpy", "tflite_runtime"}},
     {"batch": {"numpy"}},
     {"ear": {"numpy"}},
-    {"classifier": {"numpy"}, "decision": {"numpy"}},
+    {"posteriors": set()},
+    {"classifier": {"numpy"}, "decision": set()},
     {"pipeline": {"numpy"}},
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},
     # what hears, in the daemon's process or in a worker's
@@ -130,7 +131,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"training.evaluation.matching": set(), "training.evaluation.listening": {"numpy"}},
     {"training.evaluation.bench": {"numpy"}, "training.evaluation.results": {"numpy"}},
     {
-        "training.evaluation.clips": {"msgspec", "numpy"},
+        "training.evaluation.clips": {"msgspec"},
         "training.evaluation.streams": {"msgspec", "numpy"},
         "training.evaluation.quantisation": {"msgspec"},
         "training.evaluation.bars": set(),
@@ -207,6 +208,7 @@ MIDDLE = [
     "batch",
     "ear",
     "classifier",
+    "posteriors",
     "decision",
     "pipeline",
     "analysis",

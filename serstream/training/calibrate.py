@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.analysis import analyze
-from serstream.classifier import softmax
 from serstream.config import Config, DecisionConfig
 from serstream.errors import ConfigError
 from serstream.events import LABELS
 from serstream.manifest import Manifest, Model, load_model, write_manifest
+from serstream.posteriors import softmax
 from serstream.recordings import read_file
 from serstream.training.corpora import Clip, group_of, read_aloud, read_corpora
 from serstream.training.export import export, load_recipe

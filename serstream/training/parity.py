@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from serstream.analysis import analyze, open_pipeline
 from serstream.batch import alone
-from serstream.classifier import softmax
 from serstream.config import Config, SpeechConfig
-from serstream.decision import PosteriorMean
 from serstream.ear import Ear, Outputs
 from serstream.errors import ModelError
 from serstream.events import LABELS
@@ -24,6 +22,7 @@ from serstream.features import mfcc
 from serstream.manifest import Manifest, Model, load_model
 from serstream.normalisation import CepstralMean
 from serstream.pooling import POOLING_EPSILON, pooling_weights
+from serstream.posteriors import PosteriorMean, softmax
 from serstream.training.corpora import Clip
 from serstream.training.evaluate import clips_to_score
 from serstream.training.export import load_run
@@ -55,8 +54,8 @@ class FloatNetwork:
         after = {name: x.numpy() for name, x in self._stream(state | {"frames": frames[:, None]}).items()}
         return after.pop("activations")[:, 0], after.pop("gate")[:, 0, :, 0], after
 
-    def hear(self, samples: NDArray[np.float32], mean: CepstralMean) -> Vectors | None:
-        """Return the speech-weighted mean over a clip, (n_emotions,), as the pipeline makes it; None without speech.
+    def hear(self, samples: NDArray[np.float32], mean: CepstralMean) -> list[float] | None:
+        """Return the speech-weighted mean over a clip, (n_emotions), as the pipeline makes it; None without speech.
 
         ``mean`` is what the clip is normalised by, and is moved on.
         """

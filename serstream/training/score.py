@@ -52,7 +52,7 @@ def _hear(path: Path) -> tuple[list[float], list[float], list[float], bool]:
     if heard.emotion is None or heard.posterior is None or heard.voice is None:
         return [np.nan] * n, [np.nan] * len(LABELS), [np.nan] * 2, True
     uncertain = not any(s.state in LABELS for s in heard.analysis.steps)
-    return heard.emotion.tolist(), heard.posterior.tolist(), heard.voice.tolist(), uncertain
+    return heard.emotion, heard.posterior, heard.voice, uncertain
 
 
 def five_classes(clips: Sequence[Clip]) -> list[Clip]:

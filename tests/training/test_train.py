@@ -15,15 +15,14 @@ from recomputed import cut, dictated, score, stepwise
 from training_process import ROOT, train
 
 from serstream.analysis import analyze
-from serstream.classifier import softmax
 from serstream.config import Config, DecisionConfig, SpeechConfig
-from serstream.decision import PosteriorMean
 from serstream.ear import log_odds
 from serstream.events import LABELS
 from serstream.features import mfcc
 from serstream.manifest import Manifest, load_model, write_manifest
 from serstream.network import Network
 from serstream.pooling import pooling_weights
+from serstream.posteriors import PosteriorMean, softmax
 from serstream.recordings import read_file
 from serstream.resources import packaged
 from serstream.training.corpora import READ, Clip, read_corpora

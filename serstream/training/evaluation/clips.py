@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from serstream.events import LABELS
 from serstream.normalisation import CepstralMean
@@ -80,17 +78,17 @@ def _right(asked: Sequence[int], said: Sequence[int]) -> list[int]:
     return [sum(a == s == k for a, s in zip(asked, said, strict=True)) for k in range(len(LABELS))]
 
 
-def _voices(voices: Sequence[NDArray[np.float64] | None]) -> list[int]:
-    said = [len(SEXES) if v is None else int(np.argmax(v)) for v in voices]
+def _voices(voices: Sequence[list[float] | None]) -> list[int]:
+    said = [len(SEXES) if v is None else v.index(max(v)) for v in voices]
     return [said.count(k) for k in range(len(SEXES) + 1)]
 
 
-def _bins(asked: Sequence[int], probabilities: Sequence[NDArray[np.float64] | None]) -> list[list[float]]:
+def _bins(asked: Sequence[int], probabilities: Sequence[list[float] | None]) -> list[list[float]]:
     bins = [[0.0, 0.0, 0.0] for _ in range(N_BINS)]
     for k, p in zip(asked, probabilities, strict=True):
         if p is not None:
-            row = bins[min(int(p.max() * N_BINS), N_BINS - 1)]
-            row[:] = [row[0] + 1, row[1] + float(p.max()), row[2] + (int(np.argmax(p)) == k)]
+            row = bins[min(int(max(p) * N_BINS), N_BINS - 1)]
+            row[:] = [row[0] + 1, row[1] + max(p), row[2] + (p.index(max(p)) == k)]
     return bins
 
 

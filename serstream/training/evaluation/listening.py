@@ -30,14 +30,14 @@ ENROLMENT_S = 30.0
 class Heard(NamedTuple):
     """What a clip was heard as.
 
-    ``emotion`` (n_emotions,), ``posterior`` (5,) and ``voice`` (2,) are None without speech; ``named`` is the label
+    ``emotion`` (n_emotions), ``posterior`` (5) and ``voice`` (2) are None without speech; ``named`` is the label
     that held in most steps, ``after`` (8,) the answer so many ``SECONDS`` after speech began: indices of labels, or
     ``NOTHING``. ``speech_s`` is how much speech there was.
     """
 
-    emotion: Vector | None
-    posterior: Vector | None
-    voice: Vector | None
+    emotion: list[float] | None
+    posterior: list[float] | None
+    voice: list[float] | None
     named: int
     after: list[int]
     speech_s: float
@@ -45,12 +45,12 @@ class Heard(NamedTuple):
     @property
     def answer(self) -> int:
         """Index of the label with the largest posterior, or ``NOTHING``."""
-        return NOTHING if self.posterior is None else int(np.argmax(self.posterior))
+        return NOTHING if self.posterior is None else self.posterior.index(max(self.posterior))
 
     @property
     def emotion_answer(self) -> int:
         """Index of the network's largest output, or ``NOTHING``."""
-        return NOTHING if self.emotion is None else int(np.argmax(self.emotion))
+        return NOTHING if self.emotion is None else self.emotion.index(max(self.emotion))
 
 
 def stream(samples: Samples, model: Model, config: Config, mean: CepstralMean) -> list[AnyEvent]:
