@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from serstream.daemon import Daemon  # which takes a second: what is wrong was said before
 
     daemon = Daemon(config, path, base=base, record=record)
+    gc.freeze()  # to go over all that is loaded would stop every stream for a tenth of a second, now and then
     if terminal:
         _run_with_view(daemon)
     else:

@@ -5,6 +5,7 @@ It ends when the daemon closes its end of the way between them, which the daemon
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ class Work:
     def run(self) -> None:
         """Hear until the daemon asks for the end or every source is over; raises what the analysis broke with."""
         threading.Thread(target=self._obey, name="serstream-orders", daemon=True).start()
+        gc.freeze()  # as the daemon does: to go over all that is loaded would stop every stream
         self._hearing.start()
         while not self._dismissed and not self._hearing.ended:
             if self._wake.wait(HEALTH_S / self._hearing.turns):
