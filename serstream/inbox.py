@@ -51,7 +51,7 @@ def in_stretches(arrivals: Iterable[Arrival]) -> list[list[Arrival]]:
 def _goes_on(before: Packet, arrival: Arrival) -> bool:
     a, b = before.header, arrival.packet.header
     follows = a.run == b.run and a.first_sample + before.n_samples == b.first_sample
-    return follows and not b.end and not arrival.dropped_s
+    return follows and a.format == b.format and not b.end and not arrival.dropped_s
 
 
 class Inbox:
@@ -61,9 +61,6 @@ class Inbox:
 
     Attributes
     ----------
-    wanted : int
-        Samples at 16 kHz that the reader would take together, as it says itself: it is not troubled with less of a run
-        that goes on, for a third of a second.
     refused : int
         Packets that were not what comes next.
     last_s : float
@@ -76,7 +73,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.on_packet: Callable[[], object] = lambda: None
-        self.wanted = 0
+        self._wanted = 0
         self.refused = 0
         self.last_s = now_s()
         self.dropped_s = 0.0
@@ -119,6 +116,17 @@ class Inbox:
             self._came.notify()
         self.on_packet()
 
+    def want(self, n_samples: int) -> None:
+        """Say how many samples at 16 kHz are to come together: with less of a run the reader is not troubled.
+
+        What has come is not kept from it for longer than ``PATIENCE_S``.
+        """
+        with self._came:
+            self._wanted = n_samples
+            if not self._is_due():
+                return
+        self.on_packet()
+
     def get(self, timeout_s: float) -> list[Arrival]:
         """Return all packets, the oldest first: none if less than is wanted comes within the timeout."""
         with self._came:
@@ -130,7 +138,7 @@ class Inbox:
             return arrivals
 
     def _is_due(self) -> bool:
-        if self._queued >= self.wanted or not self._queue:
+        if self._queued >= self._wanted or not self._queue:
             return bool(self._queue)
         return self._run is None or now_s() - self._queue[0].at_s > PATIENCE_S
 

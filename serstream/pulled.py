@@ -80,7 +80,10 @@ class Source(Protocol):
         """Take the place, before :meth:`open`, of a source whose worker has died."""
 
     def call(self, came: Callable[[], object]) -> bool:
-        """Call ``came``, from any thread, whenever there may be something to read; False from what never does."""
+        """Call ``came``, from any thread, when there is something to read, and after a read if there is more.
+
+        Returns False from what never does.
+        """
 
     def want(self, n_samples: int) -> None:
         """Say how many samples are of use together: a source that calls may wait for them, for part of a second."""

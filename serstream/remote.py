@@ -19,6 +19,7 @@ from serstream.clock import slept_s
 from serstream.config import SAMPLE_RATE, NetworkSource
 from serstream.events import Cause, Status
 from serstream.inbox import Arrival, Inbox, in_stretches, now_s
+from serstream.pcm import to_float
 from serstream.pulled import Pulled
 from serstream.resampler import Resampler
 from serstream.ring import Block, Hole
@@ -59,7 +60,8 @@ class _Stretch:
         for arrival in arrivals:
             self.next += arrival.packet.n_samples
             self._origin_ns = self.clock.update(int(arrival.at_s * 1e9), self.next - self._begin)
-        return self._resample(np.concatenate([arrival.packet.samples() for arrival in arrivals]), last=False)
+        payload = b"".join([arrival.packet.payload for arrival in arrivals])
+        return self._resample(to_float(payload, arrivals[0].packet.header.format), last=False)
 
     def finish(self) -> tuple[NDArray[np.float32], int]:
         """Return what the resampler still holds."""
@@ -104,13 +106,18 @@ class Remote(Pulled):
         return super().counters | {"packets_refused": self.inbox.refused}
 
     def call(self, came: Callable[[], object]) -> bool:
-        """Call ``came``, from the inlet's thread, at every packet that is taken."""
+        """Call ``came`` when there is something to read: from the inlet's thread, or after a read."""
         self.inbox.on_packet = came
         return True
 
     def want(self, n_samples: int) -> None:
         """Let what comes wait for so many samples together, a third of a second at most."""
-        self.inbox.wanted = n_samples if self._hole is None else 0
+        self.inbox.want(n_samples if self._hole is None else 0)
+
+    def mute(self) -> None:
+        """Hear no more, from the next read on, which is called for."""
+        super().mute()
+        self.inbox.on_packet()
 
     def read(self, timeout_s: float) -> Block | Hole | None:
         """Return the next block or hole, or None if there was none within the timeout."""
@@ -126,7 +133,10 @@ class Remote(Pulled):
                 self._begin_hole("network")
             else:
                 return None
-        return self._deliver() if self._queue else None
+        item = self._deliver() if self._queue else None
+        if self._queue:
+            self.inbox.on_packet()
+        return item
 
     def _is_silent(self) -> bool:
         return now_s() - self.inbox.last_s > self._stall_s

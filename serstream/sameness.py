@@ -35,10 +35,10 @@ class Sameness:
     def __init__(self, rate: int, limit_s: float | None) -> None:
         self._limit = math.inf if limit_s is None else round(limit_s * rate)
         self._zeros = self._repeated = self._period = 0
-        self._memory = int(PERIOD_S * rate)
-        self._step: NDArray[np.float32] = np.empty(max(1, round(STEP_S * rate)), np.float32)
-        self._filled = 0
-        self._past: NDArray[np.float32] = np.empty(0, np.float32)
+        self._step = max(1, round(STEP_S * rate))
+        memory = int(PERIOD_S * rate)
+        self._past: NDArray[np.float32] = np.empty(memory + self._step, np.float32)
+        self._begin = self._end = memory
 
     @property
     def fault(self) -> Fault | None:
@@ -50,24 +50,27 @@ class Sameness:
     def push(self, samples: NDArray[np.float32]) -> None:
         """Take the next samples, shape (n_samples,), all finite; any cutting of the signal counts the same."""
         while samples.size and self._limit < math.inf:
-            piece, samples = np.split(samples, [self._step.size - self._filled])
-            self._step[self._filled : self._filled + piece.size] = piece
-            self._filled += piece.size
-            if self._filled == self._step.size:
-                self._filled = 0
+            n = min(samples.size, self._past.size - self._end)
+            self._past[self._end : self._end + n] = samples[:n]
+            self._end += n
+            samples = samples[n:]
+            if self._end == self._past.size:
                 self._take()
+                self._begin, self._end = max(0, self._begin - self._step), self._end - self._step
+                self._past[self._begin : self._end] = self._past[self._begin + self._step :]
 
     def _take(self) -> None:
         """Count a whole step."""
-        step = self._step
-        sounding = np.flatnonzero(step)
-        self._zeros = step.size - 1 - int(sounding[-1]) if sounding.size else self._zeros + step.size
-        heard = np.concatenate((self._past, step))
+        self._count_zeros(self._past[-self._step :])
+        heard = self._past[self._begin :]
         if self._period:
-            self._go_on(heard, step.size)
+            self._go_on(heard, self._step)
         if not self._period:
             self._look_back(heard)
-        self._past = heard[-self._memory :]
+
+    def _count_zeros(self, step: NDArray[np.float32]) -> None:
+        sounding = (step.size - 1,) if step[-1] else np.flatnonzero(step)
+        self._zeros = step.size - 1 - int(sounding[-1]) if len(sounding) else self._zeros + step.size
 
     def _go_on(self, heard: NDArray[np.float32], n_samples: int) -> None:
         """See whether the newest samples repeat what was one period before them."""

@@ -17,7 +17,9 @@ from serstream.ring import Block, Hole
 from serstream.stream import Stream
 
 READ_TIMEOUT_S = 0.2
-"""Every source is looked at so often."""
+"""So long a source that is alone is waited for at a time."""
+LOOK_S = 0.5
+"""Sources that call are looked at so often all the same: that nobody sends, nobody calls for."""
 POLL_S = 0.005
 """Where nobody can wait for one source alone, those that do not call are looked at so often."""
 GATHER_S = 0.02
@@ -100,20 +102,19 @@ class Worker:
                 self._gather()
 
     def _gather(self) -> None:
-        """Hear what has come, all of it if there is time, and let more come together."""
+        """Hear what has come, all of it that is not called for if there is time, and let more come together."""
         now_s = time.monotonic()
         until_s = now_s + (POLL_S if self._polled else GATHER_S)
-        came = self._turn(self._due(now_s), 0.0)
+        came = self._polled.intersection(self._turn(self._due(now_s), 0.0))
         while came and time.monotonic() < until_s:
-            came = self._turn(came, 0.0)
-        self._called.update(came)
+            came = self._polled.intersection(self._turn(came, 0.0))
         if not came:
             self._stop.wait(until_s - time.monotonic())
 
     def _due(self, now_s: float) -> Iterable[Stream]:
         """Return the streams to look at: those that called and those that never do, and now and then all."""
         called = [self._called.pop() for _ in range(len(self._called))]
-        if now_s - self._all_s < READ_TIMEOUT_S:
+        if now_s - self._all_s < LOOK_S:
             return self._polled.union(called)
         self._all_s = now_s
         return self._streams
