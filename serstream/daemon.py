@@ -31,6 +31,7 @@ from serstream.pipeline import thresholds
 from serstream.profiles import find as find_profile
 from serstream.publisher import Publisher
 from serstream.resources import packaged
+from serstream.signals import Bell
 from serstream.sources import Remote
 from serstream.systemd import Notifier, Progress
 from serstream.worker_process import DEADLINE_S, WorkerProcess
@@ -96,7 +97,7 @@ class Daemon:
         thresholds(self.model.manifest, config.decision)
         self._progress = Progress()
         self._notifier = Notifier()
-        self._wake = threading.Event()
+        self._wake = Bell()
         self._stopping = False
         self._reload_asked = False
         self._started_s = time.monotonic()
@@ -149,7 +150,7 @@ class Daemon:
     def _hearings(self, orders: Orders, n_workers: int) -> list[Hearing | WorkerProcess]:
         ours = {s: c for s, c in orders.sources.items() if n_workers == 0 or isinstance(c, IN_DAEMON)}
         others = {s: c for s, c in orders.sources.items() if s not in ours}
-        report: dict[str, Any] = {"on_progress": self._beat, "on_end": self._wake.set}
+        report: dict[str, Any] = {"on_progress": self._beat, "on_end": self._wake.ring}
         found: list[Hearing | WorkerProcess] = []
         if ours:
             found.append(Hearing(msgspec.structs.replace(orders, sources=ours), self, **report))
@@ -208,7 +209,6 @@ class Daemon:
             hearing.start()
         while not (self._done() or all(hearing.ready for hearing in self.hearings)):
             self._wake.wait()
-            self._wake.clear()
         _log.info(
             "serstream %s ready, session %s, events on %s", __version__, self.session, self.publisher.events_endpoint
         )
@@ -217,7 +217,7 @@ class Daemon:
     def stop(self) -> None:
         """Ask :meth:`run` to return; called from any thread or signal handler."""
         self._stopping = True
-        self._wake.set()
+        self._wake.ring()
 
     def close(self) -> None:
         """End in order: sources, analysis, events, endpoints; within a second. Calling it again does nothing."""
@@ -246,7 +246,6 @@ class Daemon:
         """One turn of the main loop: wait, then reload if woken for it, or health and the watchdog."""
         turns = max(hearing.turns for hearing in self.hearings)
         if self._wake.wait(HEALTH_S / turns):
-            self._wake.clear()
             if self._reload_asked:
                 self._reload_asked = False
                 self._reload_and_log()
@@ -297,7 +296,7 @@ class Daemon:
                 self.stop()
                 return
             self._reload_asked = True
-            self._wake.set()
+            self._wake.ring()
 
         handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_hangup}
         before = {

@@ -60,7 +60,7 @@ reference = module.Interpreter(model_content=model.content, num_threads=1, exper
 print(json.dumps({
     "numpy": np.__version__,
     "speech": np.concatenate([outputs.speech for outputs in heard]).tolist(),
-    "steps": [s and {"emotion": s.emotion.tolist(), "voice": s.voice.tolist()} for s in scores],
+    "steps": [s and {"emotion": s.emotion, "voice": s.voice} for s in scores],
     "head": bytes_of(interpreter(model.content, runtime), "head", 100),
     "reference": bytes_of(reference, "trunk", 10) | bytes_of(reference, "head", 10),
 }))
