@@ -228,6 +228,16 @@ Returns the next place, how many outputs weigh something, and what all weigh tog
 """
 
 
+def _quantise(x, scale, zero, out):
+    for i in range(x.size):
+        out[i] = np.int8(min(max(np.rint(x[i] / scale) + zero, -128), 127))
+
+
+_o = int8[::1]
+quantise = _compile([void(_v, float32, float32, _o), void(float64[::1], float64, float64, _o)])(_quantise)
+"""Fill ``out`` (n,) with ``x`` (n,) over its scale, rounded, on its zero point, saturating."""
+
+
 def _pool(total, squares, n, scale, zero, epsilon, out):
     for k in range(total.size):
         out[k] = (total[k] / n - zero) * scale

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.errors import ModelError
+from serstream.kernels import quantise
 from serstream.manifest import Model
 
 State = dict[str, NDArray[np.int8]]
@@ -198,12 +199,9 @@ def _without_chatter() -> Iterator[None]:
 
 def _quantise(x: NDArray[Any], scale: tuple[float, int]) -> NDArray[np.int8]:
     """Round to int8, saturating."""
-    q = x / scale[0]
-    np.rint(q, out=q)
-    q += scale[1]
-    np.maximum(q, -128, out=q)
-    np.minimum(q, 127, out=q)
-    return np.asarray(q, np.int8)
+    out = np.empty(x.shape, np.int8)
+    quantise(np.ascontiguousarray(x).ravel(), *map(x.dtype.type, scale), out.ravel())
+    return out
 
 
 def _dequantise(q: NDArray[np.int8], scale: tuple[float, int]) -> NDArray[np.float64]:
