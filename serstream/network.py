@@ -21,6 +21,8 @@ from serstream.errors import ModelError
 from serstream.kernels import quantise
 from serstream.manifest import Model
 
+_INT8 = np.r_[0.0:128.0, -128.0:0.0]
+"""What each int8 is worth, at the place that it names as an index: from the end, where it is below zero."""
 State = dict[str, NDArray[np.int8]]
 """What the trunk remembers, by the name of the tensor: each (n, 1, values, channels) for ``n`` streams."""
 
@@ -124,13 +126,13 @@ class Network:
             What to give with the next step.
         """
         after = self._trunk.run(frames=_quantise(frames, self._trunk.scale("frames"))[:, None], **state)
-        gate = _dequantise(after.pop("gate")[:, 0, :, 0], self._trunk.scale("gate"))
+        gate = self._trunk.real("gate", after.pop("gate")[:, 0, :, 0])
         return after.pop("activations")[:, 0], gate, after
 
     def head(self, pooled: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return the logits of pooled statistics (n, 2 channels): ``emotion``, ``voice``, ``speech``, each (n, k)."""
         out = self._head.run(pooled=_quantise(pooled, self._head.scale("pooled")))
-        return {name: _dequantise(q, self._head.scale(name)) for name, q in out.items()}
+        return {name: self._head.real(name, q) for name, q in out.items()}
 
 
 class _Signature:
@@ -145,6 +147,7 @@ class _Signature:
         self._name = name
         described = (self._in | self._out).items()
         self._scales = {name: (float(scale), int(zero)) for name, d in described for scale, zero in [d["quantization"]]}
+        self._reals = {name: (_INT8 - zero) * scale for name, (scale, zero) in self._scales.items()}
 
     def channels(self, tensor: str) -> int:
         """Return the last size of an output; 0 if there is no such output."""
@@ -172,6 +175,11 @@ class _Signature:
     def scale(self, tensor: str) -> tuple[float, int]:
         """Return scale and zero point of a tensor."""
         return self._scales[tensor]
+
+    def real(self, tensor: str, values: NDArray[np.int8]) -> NDArray[np.float64]:
+        """Return what values of a tensor stand for."""
+        real: NDArray[np.float64] = self._reals[tensor][values]
+        return real
 
 
 def _int8_shapes(details: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -202,7 +210,3 @@ def _quantise(x: NDArray[Any], scale: tuple[float, int]) -> NDArray[np.int8]:
     out = np.empty(x.shape, np.int8)
     quantise(np.ascontiguousarray(x).ravel(), *map(x.dtype.type, scale), out.ravel())
     return out
-
-
-def _dequantise(q: NDArray[np.int8], scale: tuple[float, int]) -> NDArray[np.float64]:
-    return (q.astype(np.float64) - scale[1]) * scale[0]
