@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serstream import __version__
 from serstream.addresses import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOINT
-from serstream.errors import SerstreamError
+from serstream.errors import ConfigError, SerstreamError
 from serstream.transport import TYPES
 
 
@@ -198,8 +198,12 @@ def main(arguments: list[str] | None = None) -> int:
     0, 1 for a failure, 2 for wrong usage or configuration, 130 for what Ctrl-C left half done.
     """
     _stand_in()
-    args = parser().parse_args(arguments)
+    args, unknown = parser().parse_known_args(arguments)
     try:
+        if unknown:
+            raise ConfigError(
+                f"{args.command} takes no {unknown[0]!r}; serstream {args.command} --help says what it takes"
+            )
         from serstream import commands
 
         status: int = getattr(commands, args.command)(args)

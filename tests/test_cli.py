@@ -273,6 +273,11 @@ def test_wrong_usage_ends_with_2_and_no_traceback(arguments, typed):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("mute", "mic"), ("run", "--loud")])
+def test_an_argument_too_many_is_named_with_where_to_look(arguments, typed):
+    refused(typed(*arguments), 2, f"{arguments[0]} takes no {arguments[1]!r}", f"serstream {arguments[0]} --help")
+
+
 @pytest.mark.parametrize("command", ["run", "analyze"])
 def test_a_wrong_configuration_is_said_in_a_sentence_and_ends_with_2(command, tmp_path):
     path = tmp_path / "my.yaml"
