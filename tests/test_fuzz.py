@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serstream_process import LIMIT_S
 
-from serstream import request, transport
+from serstream import publisher, request
 from serstream.errors import EventError, PacketError, TransportError
 from serstream.events import Emotion, Gap, Posterior, decode, encode
 from serstream.gate import Gate
@@ -108,7 +108,7 @@ def context():
 @pytest.fixture(scope="module")
 def daemon(opened):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transport, "REQUESTS_PER_S", 1e9)
+        patch.setattr(publisher, "REQUESTS_PER_S", 1e9)
         daemon = opened(
             Publisher("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", session="s", handler=lambda asked: asked.request)
         )
@@ -154,7 +154,7 @@ def guarded(opened, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guarded")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
-        patch.setattr(transport, "REQUESTS_PER_S", 1e9)
+        patch.setattr(publisher, "REQUESTS_PER_S", 1e9)
         keys = folder / "serstream" / "keys"
         create("serstream", keys)
         (keys / "clients").write_text(create("laptop", keys).client_line("listen") + "\n")
