@@ -46,44 +46,40 @@ class Row(NamedTuple):
 
 def fuzz(name: str, minutes: float, folder: Path) -> Row:
     """Fuzz a target in a process of its own, for a native reader may die; then let another read what was kept."""
-    corpus = folder / name
+    corpus, said = folder / name, folder / f"{name}.log"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(inputs(name)):
         (corpus / f"seed-{number}").write_bytes(data)
-    one = (str(HERE / "fuzz_one.py"),)
-    options = (f"-artifact_prefix={corpus}-", f"-max_total_time={max(1, round(60 * minutes))}")
-    done = run(*one, "fuzz", name, str(corpus), *options)
-    tried = re.findall(r"number_of_executed_units: (\d+)", done.stderr)
-    row = Row(name, int(tried[-1]) if tried else 0, len(list(corpus.iterdir())), failure=failure(done))
-    if row.failure:
-        return row
-    again = run(*one, "again", name, str(corpus))
-    if again.returncode:
-        return row._replace(failure=failure(again))
-    growth_mb = float(again.stdout)
+    one, limit_s = str(HERE / "fuzz_one.py"), max(1, round(60 * minutes))
+    failure = run(said, one, "fuzz", name, str(corpus), f"-artifact_prefix={corpus}-", f"-max_total_time={limit_s}")
+    tried = re.findall(r"number_of_executed_units: (\d+)", words(said))
+    row = Row(name, int(tried[-1]) if tried else 0, len(list(corpus.iterdir())), failure=failure)
+    if failure or (failure := run(said, one, "again", name, str(corpus))):
+        return row._replace(failure=failure)
+    growth_mb = float(words(said).split()[-1])
     grew = f"memory grew by {growth_mb} MB; allowed are {FLAT_MB:g} MB"
     return row._replace(growth_mb=growth_mb, failure=grew if growth_mb > FLAT_MB else None)
 
 
-def with_hypothesis(minutes: float) -> Row:
+def with_hypothesis(minutes: float, folder: Path) -> Row:
     """Run the tests of the strategies until the time is over; they draw other inputs each time."""
+    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "0", str(HERE.parent / "tests/test_fuzz.py"))
     end_s, row = time.monotonic() + 60 * minutes, Row(HYPOTHESIS)
     while not row.failure and time.monotonic() < end_s:
-        done = run(
-            "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "0", str(HERE.parent / "tests/test_fuzz.py")
-        )
-        row = row._replace(inputs=row.inputs + 1, failure=failure(done))
+        row = row._replace(inputs=row.inputs + 1, failure=run(folder / f"{HYPOTHESIS}.log", *tests))
     return row
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, errors="replace", check=False)
+def run(said: Path, *arguments: str) -> str | None:
+    """Run this Python, and write what it says; return the end of that if it fails."""
+    with said.open("w") as file:
+        done = subprocess.run([sys.executable, *arguments], stdout=file, stderr=subprocess.STDOUT, check=False)
+    return f"exit status {done.returncode}: {words(said)}" if done.returncode else None
 
 
-def failure(done: subprocess.CompletedProcess[str]) -> str | None:
-    """Return the last words of a process that failed."""
-    return f"exit status {done.returncode}: {(done.stdout + done.stderr)[-WORDS:]}" if done.returncode else None
+def words(said: Path) -> str:
+    """Return the last words of a process."""
+    return said.read_bytes()[-WORDS:].decode(errors="replace")
 
 
 def table(rows: list[Row]) -> Table:
@@ -117,6 +113,7 @@ def arguments() -> argparse.Namespace:
     except OSError as error:
         parser.error(f"--json {args.json} cannot be written: {error.strerror}; name another file")
     args.keep = args.keep or Path(tempfile.mkdtemp(prefix="serstream-fuzz-"))
+    args.keep.mkdir(parents=True, exist_ok=True)
     return args
 
 
@@ -127,7 +124,9 @@ def main() -> int:
     with suppress(KeyboardInterrupt):  # what was found until then is shown
         for number, name in enumerate(args.only, 1):
             print(f"{number}/{len(args.only)} {name}", file=sys.stderr, flush=True)
-            rows.append(with_hypothesis(args.minutes) if name == HYPOTHESIS else fuzz(name, args.minutes, args.keep))
+            rows.append(
+                with_hypothesis(args.minutes, args.keep) if name == HYPOTHESIS else fuzz(name, args.minutes, args.keep)
+            )
     wide = Console(width=None if sys.stdout.isatty() else 160)
     wide.print(f"{here}, {args.minutes:g} minutes each, inputs in {args.keep}", markup=False)
     wide.print(table(rows))

@@ -18,8 +18,9 @@ import msgspec
 
 from serstream import __version__
 from serstream.admission import IN_DAEMON, parts, workers_for
-from serstream.audio import Inlet, allow_connections
+from serstream.audio import Inlet
 from serstream.config import Config, NetworkSource, load
+from serstream.endpoints import allow_connections
 from serstream.errors import ConfigError, SerstreamError
 from serstream.events import AnyEvent, Health
 from serstream.gate import Gate
@@ -107,6 +108,7 @@ class Daemon:
         orders = self._orders()
         self.hearings = self._hearings(orders, workers_for(orders, config.workers))
         t = config.transport
+        allow_connections()
         with contextlib.ExitStack() as opened:
             self.gate = None if t.curve is None else Gate(t.curve.key, t.curve.clients)
             if self.gate is not None:
@@ -171,7 +173,6 @@ class Daemon:
         t = self.config.transport
         if t.audio is None:
             return None
-        allow_connections()
         inboxes = {
             stream.config.stream_of(source_id): stream.source.inbox
             for hearing in self.hearings

@@ -1,4 +1,4 @@
-"""What reads bytes from outside, as functions that answer, or refuse in a sentence; whatever else comes out is a finding.
+"""What reads bytes from outside, as functions that answer or refuse in a sentence; whatever else comes out is a finding.
 
 ``tests/fuzz/TARGET/`` holds what is worth to be tried each time, beside the seeds: what reached a place of its own
 in a long run, and what was found there.
