@@ -324,13 +324,13 @@ class Daemon:
             case "reload":
                 return self.reload()
         raise ConfigError(
-            f"request {request.request!r} is unknown; allowed are snapshot, replay, status, mute, unmute, reload"
+            f"request {request.request[:60]!r} is unknown; allowed are snapshot, replay, status, mute, unmute, reload"
         )
 
     def _for_each(self, source_id: str | None, action: str) -> dict[str, str]:
         known = self.config.sources
         if source_id is not None and source_id not in known:
-            raise ConfigError(f"source {source_id!r} is unknown; this daemon has {', '.join(known)}")
+            raise ConfigError(f"source {source_id[:60]!r} is unknown; this daemon has {', '.join(known)}")
         chosen = [source_id] if source_id is not None else list(known)
         with self._lock:
             muted = self._wishes.muted

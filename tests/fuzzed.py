@@ -1,4 +1,4 @@
-"""What reads bytes from outside, as functions that answer or refuse in a sentence; whatever else comes out is a finding.
+"""What reads bytes from outside, as functions that answer or refuse in a sentence; whatever else comes is a finding.
 
 ``tests/fuzz/TARGET/`` holds what is worth to be tried each time, beside the seeds: what reached a place of its own
 in a long run, and what was found there.
@@ -10,9 +10,10 @@ import io
 import json
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -101,22 +102,24 @@ def manifest(folder: Path) -> Iterator[Reader]:
 
 
 @contextmanager
-def daemon(context: zmq.Context) -> Iterator[zmq.Socket]:
-    """A socket that asks a publisher, which refuses nobody for asking too much."""
+def unlimited() -> Iterator[None]:
+    """Let publishers that are made here refuse nobody for asking too much."""
     asked, publisher.REQUESTS_PER_S = publisher.REQUESTS_PER_S, 1e9
     try:
-        served = Publisher("inproc://e", "inproc://c", session="s", handler=lambda a: a.request, context=context)
+        yield
     finally:
         publisher.REQUESTS_PER_S = asked
-    with context.socket(zmq.DEALER) as client:
-        try:
-            for event in EVENTS:
-                served.publish(event, time="2026-01-01T00:00:00Z", latency_s=0.1)
-            client.linger = 0
-            client.connect("inproc://c")
-            yield client
-        finally:
-            served.close()
+
+
+@contextmanager
+def daemon(events: str, control: str, **options: Any) -> Iterator[Publisher]:
+    """Publish three events, and answer all that is asked."""
+    with unlimited():
+        made = Publisher(events, control, session="s", handler=lambda asked: asked.request, **options)
+    with closing(made):
+        for event in EVENTS:
+            made.publish(event, time="2026-01-01T00:00:00Z", latency_s=0.1)
+        yield made
 
 
 def ask(client: zmq.Socket, parts: list[bytes]) -> None:
@@ -133,7 +136,13 @@ def ask(client: zmq.Socket, parts: list[bytes]) -> None:
 
 @contextmanager
 def requests(folder: Path) -> Iterator[Reader]:
-    with zmq.Context() as context, daemon(context) as client:
+    with (
+        zmq.Context() as context,
+        daemon("inproc://e", "inproc://c", context=context),
+        context.socket(zmq.DEALER) as client,
+    ):
+        client.linger = 0
+        client.connect("inproc://c")
         yield lambda data: ask(client, data.split(SPLIT))
 
 
