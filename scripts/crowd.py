@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 def listen(crowd: Crowd, daemon: Daemon, n: int, seconds: float) -> Row:
     """Let as many join as are missing of ``n``, and hear for so long; nobody may miss anything."""
-    crowd.join(n - crowd.n_connected)
+    crowd.join(n - len(crowd.ears))
     hear_until(crowd, lambda: crowd.n_listening == n, "all have heard something")
     begin_s, cpu_before_s = time.monotonic(), cpu_s(daemon.process.pid)
     events, heard = crowd.numbered.n_events, len(crowd.latencies_s)

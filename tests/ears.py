@@ -82,8 +82,8 @@ class Crowd:
         self.failure: str | None = None
         self._said, self._where = bytearray(), dict[bytes, int]()
         self.join(1)
-        (self._first,) = self._ears.values()
-        self._first.at = 0
+        (self.first,) = self._ears.values()
+        self.first.at = 0
 
     def join(self, n: int) -> None:
         """Let so many more listen."""
@@ -93,8 +93,8 @@ class Crowd:
             self._poll.register(ear.socket, select.EPOLLIN)
 
     @property
-    def n_connected(self) -> int:
-        return len(self._ears)
+    def ears(self) -> list[Ear]:
+        return [*self._ears.values()]
 
     @property
     def n_listening(self) -> int:
@@ -117,19 +117,19 @@ class Crowd:
             if not ear.hear():
                 self.failure = "a subscriber was cut off"
                 self._poll.unregister(ear.socket)
-        if self._first in ready:
+        if self.first in ready:
             for frame in self._frames():
                 self._where[frame] = len(self._said)
                 self._said += frame
-            self._first.at = len(self._said)
+            self.first.at = len(self._said)
             ready = [*self._ears.values()]
         for ear in ready:
-            if ear is not self._first:
+            if ear is not self.first:
                 self._compare(ear)
 
     def _frames(self) -> Iterator[bytes]:
-        while frame := self._first.frame():
-            del self._first.bytes[: len(frame)]
+        while frame := self.first.frame():
+            del self.first.bytes[: len(frame)]
             message = frame[9 if frame[0] & _LARGE else 2 :]
             self.numbered.take(message)
             if isinstance(event := decode(message), Posterior):

@@ -50,7 +50,9 @@ class Ledger:
         assert self._open is None, f"{self._open} never ended"
         assert self.health is not None
         counters = self.health.counters
-        assert +self.told == Counter({name: n for name in LOSSES if (n := counters.get(name, 0))})
-        assert counters["captured"] == counters["consumed"] + counters["ring_overruns"] + counters["unread"]
+        counted = Counter({name: n for name in LOSSES if (n := counters.get(name, 0))})
+        assert +self.told == counted, f"gaps are {+self.told}, and counted are {counted}"
+        left = counters["captured"] - counters["consumed"] - counters["ring_overruns"] - counters["unread"]
+        assert left == 0, f"of {counters['captured']} samples that were captured, {left} are missing"
         moved = self.told.total() - self.told[NOT_MOVED]
         assert self.health.sample == counters["consumed"] + moved, "every index was heard or lies in a gap"
