@@ -17,17 +17,17 @@ def check_bind(endpoint: str, where: str, *, insecure: bool, inproc: bool = Fals
 
     ``insecure`` allows addresses other than loopback: what is served there is encrypted, or the user wants it so.
     """
-    host = _host(endpoint, where, r"\d+|\*", inproc=inproc)
+    host = _host(endpoint, where, r"\d{1,5}|\*", inproc=inproc)
     if host and not insecure and not _is_loopback(host):
         raise ConfigError(
-            f"{where} {endpoint!r}, which would be open to other machines, unencrypted; bind 127.0.0.1 or an "
+            f"{where} {endpoint[:200]!r}, which would be open to other machines, unencrypted; bind 127.0.0.1 or an "
             "ipc:// path, give keys with transport.curve, or set transport.insecure to true"
         )
 
 
 def check_connect(endpoint: str, *, inproc: bool = False) -> None:
     """Raise :class:`ConfigError` unless one can connect to an endpoint."""
-    _host(endpoint, "the endpoint is", r"[1-9]\d*", inproc=inproc)
+    _host(endpoint, "the endpoint is", r"[1-9]\d{0,4}", inproc=inproc)
 
 
 def _host(endpoint: str, where: str, port: str, *, inproc: bool) -> str:
@@ -38,7 +38,8 @@ def _host(endpoint: str, where: str, port: str, *, inproc: bool) -> str:
     if re.match(r"(ipc|inproc)://." if inproc else r"ipc://.", endpoint):
         return ""
     raise ConfigError(
-        f"{where} {endpoint!r}, which cannot be used; allowed are tcp://HOST:PORT with a port up to 65535, and ipc://PATH"
+        f"{where} {endpoint[:200]!r}, which cannot be used; "
+        "allowed are tcp://HOST:PORT with a port up to 65535, and ipc://PATH"
     )
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import resource
 import socket as sockets
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -44,13 +42,6 @@ TURN_S = 0.1
 """So often, while packets keep coming, it is looked whether that is to end."""
 
 _log = logging.getLogger(__name__)
-
-
-def allow_connections() -> None:
-    """Allow this process as many descriptors as it may have, for each sender takes one; most begin with 1024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # a sandbox may refuse it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Inlet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -231,10 +232,19 @@ def load(path: Path | None = None) -> tuple[Config, Path]:
     return parse(text, str(path)), path
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses halves of a character, which YAML can write with escapes and nothing can write elsewhere."""
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        value.encode()
+        return value
+
+
 def parse(text: str, name: str) -> Config:
     """Validate the text of a configuration; ``name`` stands in the message of a :class:`ConfigError`."""
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)
     except Exception as error:  # PyYAML lets out what a value such as 2024-13-45 raises in it
         raise ConfigError(f"{name} is not YAML: {_one_line(error)}; check indentation and quotes there") from error
     try:
@@ -279,7 +289,7 @@ def _check_streams(config: Config, name: str) -> None:
             )
         where = f"{name}: sources.{source_id}.stream"
         if not SOURCE_ID.fullmatch(stream):
-            raise ConfigError(f"{where} is {stream!r}; a name is 1 to 32 of the characters a-z, 0-9, _ and -")
+            raise ConfigError(f"{where} is {stream[:60]!r}; a name is 1 to 32 of the characters a-z, 0-9, _ and -")
         if stream in found:
             raise ConfigError(
                 f"{where} is {stream!r}, which sources.{found[stream]} hears already; give each a stream of its own"
@@ -289,7 +299,7 @@ def _check_streams(config: Config, name: str) -> None:
 
 def _check_decision(config: Config, name: str) -> None:
     if unknown := sorted(set(config.decision.priors or {}) - set(LABELS)):
-        raise ConfigError(f"{name}: decision.priors names {', '.join(unknown)}; allowed are {', '.join(LABELS)}")
+        raise ConfigError(f"{name}: decision.priors names {', '.join(unknown)[:60]}; allowed are {', '.join(LABELS)}")
     enter, leave = config.decision.enter_threshold, config.decision.exit_threshold
     if enter is not None and leave is not None and leave > enter:
         raise ConfigError(
@@ -301,7 +311,9 @@ def _check_decision(config: Config, name: str) -> None:
 def check_source_id(source_id: str, where: str) -> None:
     """Raise :class:`ConfigError` unless ``source_id`` can stand in a topic."""
     if not SOURCE_ID.fullmatch(source_id):
-        raise ConfigError(f"{where} names a source {source_id!r}; an id is 1 to 32 of the characters a-z, 0-9, _ and -")
+        raise ConfigError(
+            f"{where} names a source {source_id[:60]!r}; an id is 1 to 32 of the characters a-z, 0-9, _ and -"
+        )
 
 
 def _check_pattern(pattern: str, where: str) -> None:
@@ -309,7 +321,7 @@ def _check_pattern(pattern: str, where: str) -> None:
         re.compile(pattern)
     except re.error as error:
         raise ConfigError(
-            f"{where} is {pattern!r}, which is no regular expression ({error}); escape special characters with \\"
+            f"{where} is {pattern[:60]!r}, which is no regular expression ({error}); escape special characters with \\"
         ) from error
 
 
@@ -319,6 +331,8 @@ def _one_line(error: Exception) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
 _ENTRIES: dict[str, Any] = {"sources": SourceConfig, "decision.priors": Weight}
 
 
@@ -330,11 +344,11 @@ def _explain(data: Any, error: msgspec.ValidationError) -> str:
     key = ".".join(keys) or "the configuration"
     if unknown := re.match(r"Object contains unknown field `(.*)`", message):
         owner = ".".join([*keys, unknown[1]])
-        return f"{owner} is unknown; allowed here: {', '.join(_fields_at(data, keys))}"
+        return f"{owner[:100]} is unknown; allowed here: {', '.join(_fields_at(data, keys))}"
     if missing := re.match(r"Object missing required field `(.*)`", message):
         keys = [*keys, missing[1]]
         return f"{'.'.join(keys)} is missing; required is {_allowed_at(data, keys) or 'a value'}"
-    return f"{key} is {_value_at(data, keys)!r}; allowed is {_allowed_at(data, keys) or message}"
+    return f"{key} is {_brief.repr(_value_at(data, keys))}; allowed is {_allowed_at(data, keys) or message}"
 
 
 def _name_entry(data: Any, message: str, keys: list[str]) -> tuple[str, list[str]]:

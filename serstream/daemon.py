@@ -18,8 +18,9 @@ import msgspec
 
 from serstream import __version__
 from serstream.admission import IN_DAEMON, parts, workers_for
-from serstream.audio import Inlet, allow_connections
+from serstream.audio import Inlet
 from serstream.config import Config, NetworkSource, load
+from serstream.endpoints import allow_connections
 from serstream.errors import ConfigError, SerstreamError
 from serstream.events import AnyEvent, Health
 from serstream.gate import Gate
@@ -108,6 +109,7 @@ class Daemon:
         orders = self._orders()
         self.hearings = self._hearings(orders, workers_for(orders, config.workers))
         t = config.transport
+        allow_connections()
         with contextlib.ExitStack() as opened:
             self.gate = None if t.curve is None else Gate(t.curve.key, t.curve.clients)
             if self.gate is not None:
@@ -172,7 +174,6 @@ class Daemon:
         t = self.config.transport
         if t.audio is None:
             return None
-        allow_connections()
         inboxes = {
             stream.config.stream_of(source_id): stream.source.inbox
             for hearing in self.hearings
@@ -322,13 +323,13 @@ class Daemon:
             case "reload":
                 return self.reload()
         raise ConfigError(
-            f"request {request.request!r} is unknown; allowed are snapshot, replay, status, mute, unmute, reload"
+            f"request {request.request[:60]!r} is unknown; allowed are snapshot, replay, status, mute, unmute, reload"
         )
 
     def _for_each(self, source_id: str | None, action: str) -> dict[str, str]:
         known = self.config.sources
         if source_id is not None and source_id not in known:
-            raise ConfigError(f"source {source_id!r} is unknown; this daemon has {', '.join(known)}")
+            raise ConfigError(f"source {source_id[:60]!r} is unknown; this daemon has {', '.join(known)}")
         chosen = [source_id] if source_id is not None else list(known)
         with self._lock:
             muted = self._wishes.muted

@@ -252,7 +252,9 @@ def decode(message: bytes) -> AnyEvent:
         raise EventError(f"{message[:60]!r} is not an event: expected a topic, one space and a JSON object")
     event = decode_json(body)
     if event.topic.encode() != topic:
-        raise EventError(f"topic {topic!r} carries an event of {event.topic!r}; both must name one source and type")
+        raise EventError(
+            f"topic {topic[:60]!r} carries an event of {event.topic[:60]!r}; both must name one source and type"
+        )
     return event
 
 

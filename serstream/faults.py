@@ -112,10 +112,13 @@ class FaultyMicrophone:
     Parameters
     ----------
     steps : iterable of Step
+        One is taken when what was before it has been read.
     config : MicrophoneSource, optional
         Its rate (48,000 Hz if it says none), channels (one), ``stall_s`` and ``silence_s``.
     seed : int
-        Of what it hears.
+        Of the faults, and of the noise that it hears.
+    sound : ndarray of float32, shape (n_samples,), optional
+        What it hears in place of noise, again and again, at its rate.
 
     Attributes
     ----------
@@ -123,12 +126,19 @@ class FaultyMicrophone:
         The time of the schedule, on the clock by which blocks say when they were captured.
     """
 
-    def __init__(self, steps: Iterable[Step], config: MicrophoneSource | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        steps: Iterable[Step],
+        config: MicrophoneSource | None = None,
+        seed: int = 0,
+        sound: NDArray[np.float32] | None = None,
+    ) -> None:
         self._config = config or MicrophoneSource()
         self._rate, self._channels = self._config.sample_rate or 48_000, self._config.channels or 1
         self._n = round(_BLOCK_S * self._rate)
         self._rng = np.random.default_rng(seed)
-        self._todo, self._came = deque(steps), deque[Block | Hole]()
+        self._sound_at, self._sounds = 0, sound
+        self._todo, self._came = iter(steps), deque[Block | Hole]()
         self._capture: FaultyCapture | None = None
         self._over = False
         self.now_s = _START_S
@@ -200,8 +210,8 @@ class FaultyMicrophone:
     def read(self, timeout_s: float) -> Block | Hole | None:
         """Return the next block or hole, or None when the schedule is over; ``timeout_s`` has no meaning here."""
         self._settle()
-        while not self._came and self._todo and not self._microphone.ended:
-            self._do(self._todo.popleft())
+        while not self._came and not self._microphone.ended and (step := next(self._todo, None)):
+            self._do(step)
             self._settle()
         self._over = not self._came
         return self._came.popleft() if self._came else None
@@ -222,10 +232,10 @@ class FaultyMicrophone:
             case "late":
                 self._pass(short_s)
                 for _ in range(math.ceil(short_s / _BLOCK_S)):
-                    self._deliver(self._noise(self._n), 0.0)
+                    self._deliver(self._hear(self._n), 0.0)
             case "overflow":
                 self._pass(short_s)
-                self._deliver(self._noise(self._n), _BLOCK_S, overflow=True)
+                self._deliver(self._hear(self._n), _BLOCK_S, overflow=True)
             case "jump":
                 self._pass(short_s)
             case "stalled":
@@ -238,21 +248,25 @@ class FaultyMicrophone:
                 end_s = self.now_s + seconds
                 while self.now_s < end_s:
                     n_samples = int(self._rng.integers(1, self._rate // 2))
-                    self._deliver(self._noise(n_samples), n_samples / self._rate)
+                    self._deliver(self._hear(n_samples), n_samples / self._rate)
             case _:
                 self._sound(seconds, step.kind)
 
     def _sound(self, seconds: float, kind: Kind = "sound") -> None:
-        block = self._noise(self._n) * np.float32(kind != "silence")
+        block = self._hear(self._n) * np.float32(kind != "silence")
         for _ in range(math.ceil(seconds / _BLOCK_S)):
             if kind in {"sound", "non_finite"}:
-                block = self._noise(self._n)
+                block = self._hear(self._n)
             if kind == "non_finite":
                 block[self._rng.integers(self._n, size=3)] = self._rng.choice([np.nan, np.inf, -np.inf])
             self._deliver(block, _BLOCK_S)
 
-    def _noise(self, n_samples: int) -> NDArray[np.float32]:
-        return np.float32(0.01) * self._rng.standard_normal((n_samples, self._channels), np.float32)
+    def _hear(self, n_samples: int) -> NDArray[np.float32]:
+        if self._sounds is None:
+            return np.float32(0.01) * self._rng.standard_normal((n_samples, self._channels), np.float32)
+        at, self._sound_at = self._sound_at, (self._sound_at + n_samples) % len(self._sounds)
+        heard = self._sounds.take(np.arange(at, at + n_samples), mode="wrap")
+        return heard[:, None].repeat(self._channels, axis=1)
 
     def _pass(self, seconds: float) -> None:
         """Let time pass in which the device delivers nothing."""

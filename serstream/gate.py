@@ -101,7 +101,9 @@ class Gate:
         if right not in (rights := self._rights(user)):
             name = self._clients.name(user) or "unknown"
             has = f"has the right to {', '.join(sorted(rights))} alone" if rights else "has lost its rights"
-            raise TransportError(f"client {name} {has}; {request!r} needs the right to {right} in the list of clients")
+            raise TransportError(
+                f"client {name} {has}; {request[:60]!r} needs the right to {right} in the list of clients"
+            )
 
     def close(self) -> None:
         """End, after the endpoints were closed; calling it again does nothing."""

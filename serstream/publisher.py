@@ -241,7 +241,9 @@ class Publisher:
 
     def _check_replay(self, request: Request) -> None:
         if request.session not in (None, self.session):
-            raise TransportError(f"session {request.session!r} is unknown; the current session is {self.session}")
+            raise TransportError(
+                f"session {str(request.session)[:60]!r} is unknown; the current session is {self.session}"
+            )
         if request.source is None and request.topic is None:
             raise TransportError("replay names neither a topic nor a source; name at least one of them")
 
@@ -271,4 +273,4 @@ def _replayed(bodies: Collection[bytes]) -> list[AnyEvent]:
 
 
 def _refuse(request: Request) -> Any:
-    raise TransportError(f"request {request.request!r} is unknown; this daemon knows snapshot and replay")
+    raise TransportError(f"request {request.request[:60]!r} is unknown; this daemon knows snapshot and replay")

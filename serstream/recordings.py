@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serstream.config import SAMPLE_RATE
 from serstream.errors import SourceError
-from serstream.resampler import Resampler
+from serstream.resampler import LOUDEST, Resampler, is_sound
 
 BLOCK_S = 0.05
 WHOLE_BLOCK_S = 1.0
@@ -46,7 +46,7 @@ def read_file(path: str | Path, block_s: float = WHOLE_BLOCK_S) -> Iterator[NDAr
     Raises
     ------
     SourceError
-        If the file cannot be read whole, or holds a sample that is not finite. Some of these faults show at
+        If the file cannot be read whole, or holds a sample that is no sound. Some of these faults show at
         the end alone, after blocks were yielded.
     """
     for samples, _ in decode(Path(path), block_s, strict=True):
@@ -161,10 +161,11 @@ def _read_frames(file: Any, path: Path, n_samples: int, done: int) -> NDArray[np
 
 
 def _refuse_non_finite(block: NDArray[np.float32], path: Path, done: int, rate: int) -> None:
-    finite = np.isfinite(block).all(axis=1)
-    if not finite.all():
-        where_s = (done + int(np.argmin(finite))) / rate
-        raise SourceError(f"{path} holds a sample that is no finite number at {where_s:.3f} s; export it again")
+    good = is_sound(block).all(axis=1)
+    if not good.all():
+        at = int(np.argmin(good))
+        said = f"beyond {LOUDEST:g} times full scale" if np.isfinite(block[at]).all() else "that is no finite number"
+        raise SourceError(f"{path} holds a sample {said} at {(done + at) / rate:.3f} s; export it again")
 
 
 def _promised(file: Any, path: Path) -> int:

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from serstream.sameness import Sameness
 
+LOUDEST = np.float32(1e10)
+"""Beyond it nothing is sound, though integers that nobody scaled may be; far beyond it filters overflow."""
+
 
 class Resampler:
-    """Mix down to mono, replace what is not finite by 0, and resample; equal for any cutting of the signal.
+    """Mix down to mono, replace what is not finite or too loud by 0, and resample; equal for any cutting of the signal.
 
     Called from one thread.
 
@@ -54,8 +57,13 @@ class Resampler:
         else:
             with np.errstate(over="ignore", invalid="ignore"):
                 mono = block.mean(axis=1, dtype=np.float32)
-        finite = np.isfinite(mono)
-        if not finite.all():
-            self.non_finite += int(mono.size - np.count_nonzero(finite))
-            mono[~finite] = 0.0
+        good = is_sound(mono)
+        if not good.all():
+            self.non_finite += int(mono.size - np.count_nonzero(good))
+            mono[~good] = 0.0
         return mono
+
+
+def is_sound(samples: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which samples are finite and at most ``LOUDEST``."""
+    return np.abs(samples) <= LOUDEST

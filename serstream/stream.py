@@ -22,6 +22,8 @@ from serstream.timing import Header, TimingLog
 
 MEMORY_S = 60.0
 """Latencies and losses of the last minute make percentiles and ``degraded``."""
+LATENCIES = 1000
+"""The newest of them at most: a minute of sound has a quarter of that, but a file may be read much faster."""
 AWAKE = (MicrophoneSource, StdinSource)
 """What is silent while this machine sleeps, and does not know of that."""
 LIVE = (*AWAKE, NetworkSource)
@@ -126,7 +128,7 @@ class Stream:
         self._slept_s, self._sleep = slept_s, Sleep(slept_s, resume if isinstance(config, AWAKE) else None)
         self._newest = (0, self._now_s())
         self._busy_s, self._heard = 0.0, 0
-        self._latencies: deque[tuple[float, float]] = deque()
+        self._latencies: deque[tuple[float, float]] = deque(maxlen=LATENCIES)
         self._last_loss_s = -MEMORY_S
         self._lost: dict[str, int] = {}
         self._logged: dict[str, int] = {}

@@ -189,3 +189,10 @@ def nothing_lost(health: Health) -> bool:
     """Whether every captured sample was consumed or counted as lost."""
     c = health.counters
     return c["captured"] == c["consumed"] + c["ring_overruns"] + c["unread"]
+
+
+def run_script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run ``sh scripts/NAME`` with this Python."""
+    command = ["sh", str(Path(__file__).parent.parent / "scripts" / name), *map(str, arguments)]
+    env = {**os.environ, "PYTHON": sys.executable}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)

@@ -1,7 +1,6 @@
 """A microphone that goes wrong: whatever its schedule, nothing is lost that is not counted and announced."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from faulty import ANNOUNCED, all_accounted_for, heard, survive
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from injected import FAULTS
-from serstream_process import KEEPS_ON, Daemon, hear
+from serstream_process import KEEPS_ON, Daemon, hear, run_script
 
 from serstream import Health
 from serstream.capture_clock import LATE_S
@@ -56,6 +55,15 @@ def test_a_seed_is_a_schedule_and_a_schedule_what_is_heard():
     assert [item[:1] + item[2:] for item in one if isinstance(item, Hole)]
     for a, b in zip(one, other, strict=True):
         assert a == b if isinstance(a, Hole) else np.array_equal(a.samples, b.samples) and a[::2] == b[::2]
+
+
+def test_a_microphone_hears_the_sound_that_it_is_given_in_every_channel_again_and_again():
+    sound = np.arange(1, 1001, dtype=np.float32) / 1000
+    steps = [Step("sound", 1.0), Step("jump", 0.5), Step("sound", 1.0)]
+    for channels in (1, 2):
+        items = heard(FaultyMicrophone(steps, MicrophoneSource(sample_rate=16_000, channels=channels), sound=sound))
+        samples = np.concatenate([item.samples for item in items])
+        np.testing.assert_array_equal(samples, np.tile(sound, 32))
 
 
 # --- what was recorded, once more
@@ -162,14 +170,10 @@ def test_the_command_writes_a_timing_and_never_over_a_file(tmp_path):
 # --- the command that injects all faults
 
 
-def inject(*arguments):
-    env = {**os.environ, "PYTHON": sys.executable}
-    command = ["sh", str(ROOT / "scripts/faults"), *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-
-
 def test_the_command_injects_says_as_what_each_was_announced_and_writes_it(tmp_path):
-    done = inject("--times", 2, "--only", "device_stuck", "device_blocks", "--json", tmp_path / "found.json")
+    done = run_script(
+        "faults", "--times", 2, "--only", "device_stuck", "device_blocks", "--json", tmp_path / "found.json"
+    )
     assert done.returncode == 0, done.stderr
     assert "device_stuck" in done.stdout
     found = json.loads((tmp_path / "found.json").read_text())
@@ -192,7 +196,7 @@ def test_the_command_injects_says_as_what_each_was_announced_and_writes_it(tmp_p
     ],
 )
 def test_what_the_command_is_asked_wrongly_is_refused_before_anything_happens(arguments, sentence):
-    done = inject(*arguments)
+    done = run_script("faults", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,6 +1,6 @@
 """Whatever arrives from outside, both ends of the wire go on: requests, events, answers, sound, and bytes of any kind.
 
-``SERSTREAM_FUZZ_EXAMPLES=100000 pytest tests/test_fuzz.py --timeout 0`` takes as many of each as one has time for.
+``sh scripts/fuzz`` is the long form: these tests again and again, and what they call by how far an input leads.
 """
 
 import json
@@ -8,48 +8,35 @@ import os
 import socket
 import threading
 from contextlib import ExitStack, closing, suppress
-from uuid import UUID, uuid4
+from functools import lru_cache
+from uuid import uuid4
 
+import fuzzed
 import msgspec
 import numpy as np
 import pytest
+import yaml
 import zmq
+from fuzzed import ANSWER, EVENTS, HEADER, REQUEST, check_sentence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serstream_process import LIMIT_S
+from serstream_process import LIMIT_S, run_script
 
-from serstream import publisher, request
-from serstream.errors import EventError, PacketError, TransportError
-from serstream.events import Emotion, Gap, Posterior, decode, encode
+from serstream import request
+from serstream.errors import EventError, TransportError
+from serstream.events import Gap, encode
 from serstream.gate import Gate
-from serstream.history import Answer, Follower, Lost
-from serstream.inbox import Inbox
+from serstream.history import Lost
 from serstream.keys import create
-from serstream.packets import SCHEMA, Header
-from serstream.packets import decode as decode_packet
 from serstream.packets import encode as encode_packet
-from serstream.publisher import Publisher
+from serstream.resources import packaged
 from serstream.transport import Subscriber
 
+MUTATED = 300
 fuzz = settings(
     deadline=None,
     max_examples=int(os.environ.get("SERSTREAM_FUZZ_EXAMPLES", "100")),
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # a daemon is meant to outlive every example
-)
-
-COMMON = {"source": "mic", "session": "s", "sample": 1, "stream_s": 0.1}
-EVENTS = [
-    Gap(**COMMON, phase="end", cause="stalled", lost_samples=1, estimated=True),
-    Emotion(**COMMON, phase="offset", id=1, label="happy", probability=0.7, start_s=0.5, end_s=1.0),
-    Posterior(**COMMON, posterior=None, other=None, voice=None, speech=0.0, level_dbfs=-60.0, state="no_speech"),
-]
-REQUEST = {
-    **{"schema": "serstream/1", "id": 1, "request": "replay", "source": "mic", "session": "s"},
-    **{"topic": EVENTS[0].topic, "from_seq": 1, "to_seq": 2},
-}
-HEADER = Header(
-    **{"schema": SCHEMA, "stream": "a", "run": UUID(int=1), "first_sample": 0, "sample_rate": 16_000},
-    format="s16le",
 )
 
 ANYTHING = st.recursive(
@@ -106,22 +93,9 @@ def context():
 
 
 @pytest.fixture(scope="module")
-def daemon(opened):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publisher, "REQUESTS_PER_S", 1e9)
-        daemon = opened(
-            Publisher("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", session="s", handler=lambda asked: asked.request)
-        )
-    for event in EVENTS:
-        daemon.publish(event, time="2026-01-01T00:00:00Z", latency_s=0.1)
-    return daemon
-
-
-def check_sentence(error):
-    text = str(error)
-    assert text
-    assert "\n" not in text
-    assert len(text) < 1000
+def daemon():
+    with fuzzed.daemon("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") as made:
+        yield made
 
 
 # --- requests -------------------------------------------------------------------------------------------
@@ -137,15 +111,8 @@ def client(daemon, context, opened):
 
 @fuzz
 @given(parts=st.lists(spoilt(REQUEST), min_size=1, max_size=4))
-def test_every_request_is_answered_and_none_of_them_fails_in_the_daemon(daemon, client, parts):
-    client.send_multipart(parts)
-    assert client.poll(LIMIT_S * 1e3)
-    *envelope, body = client.recv_multipart()
-    assert envelope == parts[:-1]
-    answer = json.loads(body)
-    if not answer["ok"]:
-        check_sentence(answer["error"])
-        assert "failed in the daemon" not in answer["error"]
+def test_every_request_is_answered_and_none_of_them_fails_in_the_daemon(client, parts):
+    fuzzed.ask(client, parts)
 
 
 @pytest.fixture(scope="module")
@@ -154,14 +121,12 @@ def guarded(opened, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guarded")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
-        patch.setattr(publisher, "REQUESTS_PER_S", 1e9)
         keys = folder / "serstream" / "keys"
         create("serstream", keys)
         (keys / "clients").write_text(create("laptop", keys).client_line("listen") + "\n")
         gate = opened(Gate("serstream", "clients"))
-        yield opened(
-            Publisher("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", session="s", handler=lambda a: a.request, gate=gate)
-        )
+        with fuzzed.daemon("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", gate=gate) as made:
+            yield made
 
 
 @fuzz
@@ -184,12 +149,7 @@ def test_bytes_of_any_kind_at_a_port_stop_nobody(daemon, guarded, keys, noise, g
 @fuzz
 @given(message=ANY_EVENT)
 def test_a_message_is_an_event_or_refused_in_a_sentence(message):
-    try:
-        event = decode(message)
-    except EventError as error:
-        check_sentence(error)
-    else:
-        assert decode(encode(event)) == event
+    fuzzed.hear_event(message)
 
 
 @fuzz
@@ -198,19 +158,8 @@ def test_a_message_is_an_event_or_refused_in_a_sentence(message):
     answers=st.lists(st.tuples(st.booleans(), st.booleans(), ANY_BODIES | st.binary(max_size=50)), max_size=9),
 )
 def test_a_follower_says_nothing_but_events_and_losses_whatever_it_is_told(heard, answers):
-    follower = Follower(None, ("gap", "emotion", "posterior"), 1.0)
-    follower.join(0.0)
-    follower.tick(0.0)
-    for message in heard:
-        with suppress(EventError):
-            follower.hear(decode(message), 0.0)
-    for ok, more, bodies in answers:
-        if follower.asking is None:
-            break
-        result = b"[" + b",".join(bodies) + b"]" if isinstance(bodies, list) else bodies
-        follower.answer(Answer(id=follower.asking.id, ok=ok, more=more, result=result), 0.0)
-    follower.tick(10.0)
-    assert {type(item) for item in follower.ready} <= {Gap, Emotion, Posterior, Lost}
+    pages = [b"[" + b",".join(bodies) + b"]" if isinstance(bodies, list) else bodies for _, _, bodies in answers]
+    fuzzed.follow(heard, [(ok, more, page) for (ok, more, _), page in zip(answers, pages, strict=True)])
 
 
 class Impostor:
@@ -252,7 +201,7 @@ def subscriber(impostor, opened):
     return subscriber
 
 
-ANSWERS = spoilt({"id": 1, "ok": True, "more": False, "result": []})
+ANSWERS = spoilt(ANSWER)
 
 
 @fuzz
@@ -288,11 +237,56 @@ def test_a_subscriber_goes_on_behind_whatever_a_daemon_says(impostor, subscriber
     sizes=st.lists(st.integers(0, 3) | st.just(32_000), min_size=6, max_size=6),
 )
 def test_a_packet_is_taken_or_refused_and_what_waits_is_bounded(heads, sizes):
-    inbox = Inbox()
-    for at, (head, size) in enumerate(zip(heads, sizes, strict=False)):
-        try:
-            inbox.put(decode_packet([head, bytes(size)]), 100.0 + at)
-        except PacketError as error:
-            check_sentence(error)
-    for arrival in inbox.get(0.0):
-        assert arrival.packet.samples().size <= arrival.packet.header.sample_rate
+    fuzzed.receive([[head, bytes(size)] for head, size in zip(heads, sizes, strict=False)])
+
+
+# --- files
+
+
+@fuzz
+@given(text=spoilt(yaml.safe_load(packaged("config.yaml").read_text())))
+def test_a_configuration_is_taken_or_refused_in_a_sentence(text, reader):
+    reader("configuration")(text)
+
+
+@fuzz
+@given(text=spoilt(json.loads((fuzzed.MODEL / "manifest.json").read_bytes())))
+def test_a_manifest_is_taken_and_can_hear_or_is_refused_in_a_sentence(text, reader):
+    reader("manifest")(text)
+
+
+# --- everything, without Hypothesis: the short form of `sh scripts/fuzz`
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """Return what reads the bytes of a target."""
+    with ExitStack() as stack:
+        yield lru_cache(lambda name: stack.enter_context(fuzzed.TARGETS[name](tmp_path_factory.mktemp(name))))
+
+
+@pytest.mark.parametrize("name", fuzzed.TARGETS)
+def test_what_was_worth_to_keep_and_what_is_near_it_is_read_or_refused_in_a_sentence(name, reader):
+    kept = fuzzed.inputs(name)
+    for data in [*kept, *fuzzed.mutated(kept, MUTATED, seed=0)]:
+        reader(name)(data)
+
+
+@pytest.mark.parametrize("name", fuzzed.TARGETS)
+def test_nothing_that_a_target_begins_with_is_refused_before_it_is_read(name, reader, monkeypatch):
+    """A target whose own inputs are refused at once would fuzz nothing."""
+    refused = []
+    monkeypatch.setattr(fuzzed, "check_sentence", refused.append)
+    reader(name)(fuzzed.inputs(name)[0])
+    assert refused == []
+
+
+def test_the_command_refuses_what_it_cannot_do_before_anything_happens():
+    for asked, sentence in (
+        (["--only", "x"], "x is no target; name some of configuration, "),
+        (["--minutes", "0"], "0.1"),
+    ):
+        done = run_script("fuzz", *asked)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr

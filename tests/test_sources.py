@@ -263,6 +263,27 @@ def test_analysis_refuses_a_sample_that_is_not_finite_and_says_where(tmp_path, b
         whole(tmp_path / "bad.wav")
 
 
+def test_analysis_refuses_a_sample_that_is_too_loud_for_a_filter_and_says_where(tmp_path):
+    y = tone(1, 8_000, channels=2)
+    y[2000, 1] = 1e11
+    soundfile.write(tmp_path / "bad.wav", y, 8_000, subtype="FLOAT")
+    with pytest.raises(SourceError, match=r"beyond 1e\+10 times full scale at 0\.250 s"):
+        whole(tmp_path / "bad.wav")
+
+
+@pytest.mark.parametrize("loud", [1e11, 3e38])
+@pytest.mark.parametrize("rate", [8_000, RATE, 48_000])
+def test_what_is_too_loud_for_a_filter_is_replaced_like_what_is_not_finite(rate, loud):
+    y = tone(1, rate)
+    y[100:200] = loud
+    resampler = Resampler(rate, RATE)
+    out = resampler.push(y, last=True)
+    assert np.abs(out).max() < 2.0
+    assert resampler.non_finite == 100
+    y[100:200] = 1e9  # integers that nobody scaled
+    assert Resampler(rate, RATE).push(y, last=True).max() > 1e8
+
+
 def test_a_source_replaces_what_is_not_finite_and_says_how_much(tmp_path):
     y = tone(1, RATE)
     y[2000:2003] = np.nan

@@ -16,11 +16,12 @@ from typing import NamedTuple
 import msgspec
 import zmq
 
-from serstream.audio import Outlet, allow_connections
+from serstream.audio import Outlet
 from serstream.bench.cores import only_on
 from serstream.bench.speech import in_blocks
 from serstream.children import END_LIMIT_S, command, end, environment
 from serstream.config import SAMPLE_RATE
+from serstream.endpoints import allow_connections
 from serstream.errors import SerstreamError
 
 PACKET_S = 0.05
