@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import serstream
+from serstream import publisher
 from serstream.errors import ConfigError, EventError, SourceError, TransportError
 from serstream.events import Emotion, Gap, Health, Posterior, Speech, encode, encode_json
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Request
@@ -246,7 +247,8 @@ def test_a_subscriber_in_another_process_hears_the_same_bytes(daemon):
     assert lines[-2:] == [json.loads(encode_json(event)) for event in sent]
 
 
-def test_closing_the_publisher_sends_what_is_still_queued(daemon, context, opened):
+def test_closing_the_publisher_sends_what_is_still_queued(daemon, context, opened, monkeypatch):
+    monkeypatch.setattr(publisher, "CLOSE_LIMIT_S", PATIENCE_S)  # however slowly this machine reads
     reader = opened(context.socket(zmq.SUB))
     reader.rcvhwm, reader.rcvbuf = 1, 4096
     reader.subscribe(b"")
