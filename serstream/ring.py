@@ -179,7 +179,7 @@ class SampleRing:
     def write(self, samples: NDArray[np.float32]) -> None:
         """Append samples, over the oldest ones when the reader is late; never waits. Called by the writer."""
         # claiming half the ring at most leaves the reader something to jump to, even if the writer dies in it
-        piece = max(self.capacity // 2, 1)
+        piece = self.capacity // 2
         for begin in range(0, samples.size, piece):
             self._write_piece(samples[begin : begin + piece])
 

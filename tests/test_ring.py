@@ -80,6 +80,34 @@ def test_after_an_overrun_the_reader_goes_on_with_the_newest_samples(make_ring):
     assert (first, samples.size, ring.header[Slot.OVERRUNS]) == (81, 20, 81)
 
 
+def test_a_reader_that_was_overrun_keeps_half_the_ring_at_most(make_ring):
+    ring = make_ring(100, keep=1000)
+    ring.write(ramp(0, 250))
+    first, samples = ring.read(1000)
+    assert (first, samples.size, ring.header[Slot.OVERRUNS]) == (200, 50, 200)
+
+
+def test_a_writer_that_dies_in_the_middle_of_a_large_block_leaves_half_the_ring(make_ring):
+    ring = make_ring(10, keep=5)
+    with pytest.raises(ValueError, match="could not convert"):
+        ring.write(np.array([*range(19), "what it dies of"], object))
+    first, samples = ring.read(1000)
+    assert (first, samples.tolist()) == (10, [10, 11, 12, 13, 14])
+
+
+def test_a_sample_is_captured_at_its_index_behind_the_origin(make_ring):
+    ring = make_ring(10)
+    ring.header[Slot.ORIGIN_NS] = 2_000_000_000
+    assert (ring.captured_s(0), ring.captured_s(8_000)) == (2.0, 2.5)
+
+
+def test_drift_is_how_much_faster_the_device_is_and_unknown_until_measured(make_ring):
+    ring = make_ring(10)
+    assert ring.drift_ppm is None
+    ring.header[Slot.RATE_UHZ] = 16_000_160_000
+    assert ring.drift_ppm == 10.0
+
+
 def test_what_a_writer_was_about_to_overwrite_is_not_handed_out(make_ring):
     ring = make_ring(100, keep=50)
     ring.write(ramp(0, 100))
