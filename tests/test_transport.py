@@ -215,6 +215,7 @@ def test_events_arrive_as_they_were_stamped_over_every_transport(transport, tmp_
     heard = _take(subscriber, len(sent))
     assert heard == sent
     assert [event.latency_s for event in heard] == [0.1] * 5
+    assert request(daemon.control, "replay", topic=EMOTION, **shared)[0]["seq"] == 1
 
 
 def test_a_subscriber_in_another_process_hears_the_same_bytes(daemon):
@@ -250,7 +251,7 @@ def test_a_subscriber_in_another_process_hears_the_same_bytes(daemon):
 
 
 def test_closing_the_publisher_sends_what_is_still_queued(daemon, context, opened, monkeypatch):
-    monkeypatch.setattr(publisher, "CLOSE_LIMIT_S", PATIENCE_S)  # however slowly this machine reads
+    monkeypatch.setattr(publisher, "CLOSE_LIMIT_S", 100.0)  # however slowly this machine reads
     reader = opened(context.socket(zmq.SUB))
     reader.rcvhwm, reader.rcvbuf = 1, 4096
     reader.subscribe(b"")
@@ -504,9 +505,12 @@ def test_impossible_sources_and_types_are_refused(options):
 
 def test_closing_ends_iteration_and_a_closed_subscriber_says_so(daemon):
     with Subscriber(daemon.events, daemon.control) as subscriber:
-        daemon.publish("emotion")
-        for _ in subscriber:
+        sent = daemon.publish("emotion")
+        heard = []
+        for event in subscriber:
+            heard.append((event.topic, event.seq))
             subscriber.close()
+        assert heard == [(sent.topic, sent.seq)]
     with pytest.raises(TransportError, match="closed"):
         subscriber.receive(0)
 
@@ -638,6 +642,7 @@ def test_a_bad_request_gets_a_sentence_and_the_next_one_an_answer(body, sentence
     assert client.poll(PATIENCE_S * 1e3)
     answer = json.loads(client.recv())
     assert not answer["ok"]
+    assert not answer["more"]
     assert sentence in answer["error"]
     assert "result" not in answer
     assert request(answering.control, "status", source="mic") == {"source": "mic"}
@@ -679,8 +684,12 @@ def test_a_refused_request_raises_the_daemons_sentence(answering, daemon):
 
 def test_without_a_daemon_a_request_says_how_to_start_one(daemon):
     daemon.close()
-    with pytest.raises(TransportError, match=r"no serstream daemon answers at .*start one with `serstream run`"):
+    with pytest.raises(TransportError) as refusal:
         request(daemon.control, "status", timeout_s=0.2)
+    assert str(refusal.value) == (
+        f"no serstream daemon answers at {daemon.control}; start one with `serstream run`, "
+        "or name its control endpoint with --control"
+    )
 
 
 def test_what_is_no_daemon_is_named_so(context, opened):
@@ -722,6 +731,69 @@ def test_all_topics_of_a_source_are_replayed_page_by_page(daemon):
         events += [(event["type"], event["seq"]) for event in page]
         cursor = {"topic": f"serstream.v1.mic.{page[-1]['type']}", "from_seq": page[-1]["seq"] + 1}
     assert events == [(kind, n) for kind in ("emotion", "posterior", "speech") for n in range(1, 301)]
+
+
+class Shelf:
+    """A recorder that has what a test puts there; the events that it was given, and what it was asked."""
+
+    def __init__(self):
+        self.given, self.asked = [], []
+        self.bodies, self.more = [], False
+
+    def add(self, event, body):
+        self.given.append((event.seq, body))
+
+    def page(self, request):
+        self.asked.append(request)
+        return [body for body in self.bodies if request.from_seq <= json.loads(body)["seq"]], self.more
+
+
+def test_what_memory_has_forgotten_comes_from_the_recorder_once_and_in_order(opened):
+    shelf = Shelf()
+    daemon = opened(Daemon(recorder=shelf, replay_mb=0.001))
+    for _ in range(9):
+        daemon.publish("emotion")
+    assert [seq for seq, _ in shelf.given] == list(range(1, 10))
+    shelf.bodies = [body for _, body in reversed(shelf.given)]
+    events = request(daemon.control, "replay", topic=EMOTION)
+    assert [(event["seq"], event["replayed"]) for event in events] == [(seq, True) for seq in range(1, 10)]
+    assert [(asked.request, asked.topic) for asked in shelf.asked] == [("replay", EMOTION)]
+    assert [event["seq"] for event in request(daemon.control, "replay", source="mic")] == list(range(1, 10))
+    assert len(shelf.asked) == 2
+
+
+def test_a_topic_that_memory_has_from_the_asked_event_on_is_not_looked_for_in_the_recorder(opened):
+    shelf = Shelf()
+    daemon = opened(Daemon(recorder=shelf))
+    for _ in range(3):
+        daemon.publish("emotion")
+    assert [event["seq"] for event in request(daemon.control, "replay", topic=EMOTION, from_seq=2)] == [2, 3]
+    assert shelf.asked == []
+    # another topic of the source may begin in the recorder alone
+    assert [event["seq"] for event in request(daemon.control, "replay", source="mic")] == [1, 2, 3]
+    assert len(shelf.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("recorded", "more_recorded", "n_events", "more"),
+    [
+        (3, True, 3, True),
+        (3, False, 3, False),
+        (PAGE_EVENTS, False, PAGE_EVENTS, False),
+        (PAGE_EVENTS + 1, False, PAGE_EVENTS, True),
+    ],
+)
+def test_a_page_from_the_recorder_says_whether_there_are_more(recorded, more_recorded, n_events, more, opened, client):
+    shelf = Shelf()
+    daemon = opened(Daemon(recorder=shelf))
+    shelf.bodies = [encode_json(_event("emotion", daemon.session, seq=seq)) for seq in range(1, recorded + 1)]
+    shelf.more = more_recorded
+    client = client(zmq.REQ, daemon.control)
+    client.send_json({"request": "replay", "topic": EMOTION})
+    assert client.poll(PATIENCE_S * 1e3)
+    answer = client.recv_json()
+    assert [event["seq"] for event in answer["result"]] == list(range(1, n_events + 1))
+    assert answer["more"] is more
 
 
 def test_a_snapshot_of_an_unknown_source_is_empty(daemon):
