@@ -585,6 +585,18 @@ def test_whatever_is_dropped_or_doubled_every_event_is_yielded_or_lost_once_and_
         assert lost <= set(range(1, forgotten + 1))
 
 
+def test_an_answer_that_comes_too_late_is_dropped():
+    follower = Follower("mic", ("emotion",), 1.0)
+    follower.join(0.0)
+    follower.tick(0.0)
+    late = Answer(id=follower.asking.id, ok=True, result=b"[%s]" % encode_json(_event("emotion", "s", seq=7)))
+    follower.tick(1e6)
+    assert follower.asking is None
+    follower.answer(late, 1e6)
+    follower.hear(_event("emotion", "s", seq=9), 1e6)
+    assert [event.seq for event in follower.ready] == [9]
+
+
 # --- requests -------------------------------------------------------------------------------------------
 
 
