@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serstream.ring import SampleRing, Slot
@@ -45,7 +45,6 @@ def make_ring():
 operations = st.lists(st.tuples(st.booleans(), st.integers(0, 150)), max_size=60)
 
 
-@settings(deadline=None)
 @given(capacity=st.integers(2, 64), keep=st.integers(0, 64), operations=operations)
 def test_every_sample_is_read_once_in_order_or_counted_as_lost(capacity, keep, operations):
     ring = SampleRing.create(capacity, 16_000, keep=keep)
