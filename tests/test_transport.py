@@ -516,6 +516,19 @@ def test_closing_ends_iteration_and_a_closed_subscriber_says_so(daemon):
         subscriber.receive(0)
 
 
+def test_closing_ends_async_iteration(daemon):
+    async def follow():
+        heard = []
+        async with Subscriber(daemon.events, daemon.control) as subscriber:
+            daemon.publish("emotion")
+            async for event in subscriber:
+                heard.append(event.seq)
+                subscriber.close()
+        return heard
+
+    assert asyncio.run(follow()) == [1]
+
+
 def test_async_iteration_hears_what_iteration_hears(daemon, relay, join):
     subscriber = join(daemon)
     sent = [daemon.publish("emotion") for _ in range(6)]
