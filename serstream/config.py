@@ -357,8 +357,6 @@ def _name_entry(data: Any, message: str, keys: list[str]) -> tuple[str, list[str
         return message, keys
     owner = keys[: keys.index("...")]
     for name, value in _value_at(data, owner).items():
-        if not isinstance(name, str):
-            return message, [*owner, str(name)]
         try:
             msgspec.convert(value, _ENTRIES[".".join(owner)])
         except msgspec.ValidationError as error:

@@ -106,9 +106,7 @@ class Decision:
         smooth = self._smooth([*posterior, other], sample)
         labels = smooth[:-1]
         best = labels.index(max(labels))
-        changes: list[EmotionChange] = []
-        if self.label is not None:
-            changes += self._keep_or_end(smooth, best, sample)
+        changes = [] if self.label is None else self._keep_or_end(smooth, best, sample)
         if self.label is None and smooth[best] >= self._enter and smooth[-1] <= OTHER_IS_UNCERTAIN:
             changes.append(self._begin(LABELS[best], smooth[best], sample))
         return changes
@@ -125,12 +123,10 @@ class Decision:
 
     def _keep_or_end(self, smooth: list[float], best: int, sample: int) -> list[EmotionChange]:
         assert self.label is not None
-        mine = smooth[LABELS.index(self.label)]
+        mine = self._probability = smooth[LABELS.index(self.label)]
         beaten = LABELS[best] != self.label and smooth[best] >= self._enter and sample - self._start >= self._dwell
         if beaten or mine < self._exit or smooth[-1] > OTHER_IS_UNCERTAIN:
-            self._probability = mine
             return self._end(sample)
-        self._probability = mine
         if sample - self._updated < self._update:
             return []
         self._updated = sample

@@ -128,7 +128,7 @@ class SampleRing:
     Attributes
     ----------
     fd : int
-        Descriptor of the memory; owned and closed by the ring.
+        Descriptor of the memory; owned and closed by the ring, and then -1.
     capacity : int
         Samples that the ring holds.
     keep : int
@@ -151,7 +151,7 @@ class SampleRing:
     @classmethod
     def create(cls, capacity: int, rate: int, *, keep: int = 0) -> SampleRing:
         """Allocate a ring of ``capacity`` (at least 2) samples at ``rate`` Hz."""
-        fd = os.memfd_create("serstream-ring", os.MFD_CLOEXEC)
+        fd = os.memfd_create("serstream-ring")
         os.ftruncate(fd, _HEADER_BYTES + capacity * _SAMPLE_BYTES)
         ring = cls(fd, keep=keep)
         ring.header[Slot.RATE] = rate
@@ -179,7 +179,7 @@ class SampleRing:
     def write(self, samples: NDArray[np.float32]) -> None:
         """Append samples, over the oldest ones when the reader is late; never waits. Called by the writer."""
         # claiming half the ring at most leaves the reader something to jump to, even if the writer dies in it
-        piece = max(self.capacity // 2, 1)
+        piece = self.capacity // 2
         for begin in range(0, samples.size, piece):
             self._write_piece(samples[begin : begin + piece])
 
@@ -241,7 +241,7 @@ class SampleRing:
         """Release the memory and the descriptor; calling it again does nothing."""
         if self.fd < 0:
             return
-        self._samples = np.empty(0, np.float32)
+        del self._samples
         self.header.release()
         self._whole.release()
         self._memory.close()

@@ -253,7 +253,7 @@ def request(
         dealer = wire.socket(zmq.DEALER, {} if keys is None else keys.options())
         handshakes = Handshakes(wire, dealer, control_endpoint, keys, "listen" if request in LISTENS else "control")
         wire.connect(dealer, control_endpoint)
-        dealer.send(msgspec.json.encode(Request(request=request, id=1, **fields)))
+        dealer.send(msgspec.json.encode(Request(request=request, **fields)))
         end_s = monotonic() + timeout_s
         while not dealer.poll(0):
             handshakes.take()

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from serstream.bench.virtual_mic import PACKAGES, VirtualMic
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("serstream", deadline=None)  # how fast this machine is decides no test
+settings.load_profile("serstream")
 
 # A shell starts what it puts into the background with SIGINT ignored, and serstream leaves ignored signals alone:
 # the processes under test must not inherit that.

@@ -179,7 +179,7 @@ def receive(packets: list[list[bytes]]) -> None:
             inbox.put(decode_packet(parts), 100.0 + at)
         except PacketError as error:
             check_sentence(error)
-    while (arrival := inbox.get(0.0)) is not None:
+    for arrival in inbox.get(0.0):
         assert arrival.packet.samples().size <= arrival.packet.header.sample_rate
 
 

@@ -217,6 +217,11 @@ def test_what_nobody_reads_is_refused_after_a_bounded_number_of_packets(opened):
     context.destroy(linger=0)
 
 
+def test_where_sound_cannot_be_sent_to_is_said_before_any_is():
+    with pytest.raises(TransportError, match="cannot be connected to"):
+        Outlet(f"ipc:///tmp/{'x' * 200}", "a")
+
+
 def test_closing_sends_first_what_is_queued(inlet, inboxes):
     outlet = Outlet(inlet.endpoint, "a")
     for n in range(QUEUED_PACKETS):

@@ -85,6 +85,28 @@ def test_a_larger_label_below_its_threshold_does_not_take_over() -> None:
     assert decision.label == "calm"
 
 
+def test_another_label_takes_over_from_the_threshold_for_entering_on() -> None:
+    decision = Decision(DecisionConfig(smoothing_s=0.0, min_dwell_s=0.0), enter=0.5, leave=0.3)
+    decision.step(two(calm=0.6, happy=0.4), 0.0, STEP)
+    changes = decision.step(two(calm=0.4, happy=0.5, sad=0.1), 0.0, 2 * STEP)
+    assert [(c.phase, c.label) for c in changes] == [("offset", "calm"), ("onset", "happy")]
+
+
+def test_every_change_tells_the_beginning_and_the_probability_of_its_own_step() -> None:
+    decision = Decision(DecisionConfig(smoothing_s=0.0, update_s=0.5), enter=0.5, leave=0.35)
+    changes = [
+        c for i, p in enumerate((0.9, 0.8, 0.7, 0.2), 3) for c in decision.step(posterior("sad", p), 0.0, i * STEP)
+    ]
+    assert [(c.phase, c.probability, c.start, c.end) for c in changes] == [
+        ("onset", 0.9, 3 * STEP, None),
+        ("update", 0.7, 3 * STEP, None),
+        ("offset", 0.2, 3 * STEP, 6 * STEP),
+    ]
+    decision.step(posterior("sad", 0.9), 0.0, 7 * STEP)
+    decision.step(posterior("sad", 0.6), 0.0, 8 * STEP)
+    assert [c.probability for c in decision.close(9 * STEP)] == [0.6]
+
+
 def test_dwell_holds_off_a_switch_and_never_an_end() -> None:
     config = DecisionConfig(smoothing_s=0.0, min_dwell_s=60.0)
     assert decide([("calm", 0.9), ("calm", 0.3)], config)[-1] == (2, "offset", "calm")
@@ -237,6 +259,15 @@ def test_limits_of_an_utterance_are_those_of_the_configuration() -> None:
         "start",
         "end",
     ]
+
+
+def test_speech_and_pause_of_exactly_the_limits_are_enough() -> None:
+    samples = np.repeat([True, False], [8, 16])
+    utterances = Utterances(SpeechConfig(min_speech_s=8 / RATE, max_pause_s=16 / RATE))
+    assert utterances.push(0, 1, samples[:7]) == []
+    assert utterances.push(7, 1, samples[7:8]) == [UtteranceChange("start", 0, None)]
+    assert utterances.push(8, 1, samples[8:23]) == []
+    assert utterances.push(23, 1, samples[23:]) == [UtteranceChange("end", 0, 8)]
 
 
 def test_closing_ends_an_utterance_at_its_last_speech_and_forgets_one_that_never_began() -> None:

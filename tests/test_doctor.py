@@ -435,3 +435,26 @@ def test_a_full_disk_is_found_with_where_it_is(tmp_path):
 )
 def test_each_state_of_the_service_is_said_with_its_last_error(shown, status, words):
     only([unit_finding(RUNNING | shown, "ERROR it is gone", user=True)], status, *words)
+
+
+def test_systemd_is_asked_how_the_service_is_and_what_it_said_last(monkeypatch, tmp_path):
+    tools, unit = tmp_path / "bin", tmp_path / "systemd" / "user" / "serstream.service"
+    tools.mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tools))
+    assert check("service")[-1].status == "skipped"
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    only(check("service")[-1:], "skipped", f"{unit} is there, but no systemctl to ask")
+
+    def tool(name: str, script: str) -> None:
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+
+    tool("systemctl", "echo 'Failed to connect to bus' >&2; exit 1")
+    only(check("service")[-1:], "warning", "systemd does not answer: Failed to connect to bus")
+    tool("systemctl", "exit 3")
+    only(check("service")[-1:], "warning", "systemd does not answer: status 3")
+    tool("systemctl", 'printf "LoadState=loaded\\nActiveState=failed\\nResult=exit-code\\n"')
+    tool("journalctl", "echo 'serstream: the disk is full'; echo 'systemd: ended'")
+    only(check("service")[-1:], "failure", "exit-code", "its last error: serstream: the disk is full")

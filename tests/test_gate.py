@@ -118,8 +118,9 @@ def test_events_are_for_those_who_may_listen(daemon, opened):
 
 @pytest.mark.parametrize("key", ["send", "stranger"])
 def test_a_request_without_any_right_is_told_so(daemon, key):
-    with pytest.raises(TransportError, match=f"does not let the key {key} control; its list of clients needs the line"):
-        ask(daemon, "mute", key)
+    for name, right in (("mute", "control"), ("status", "listen")):
+        with pytest.raises(TransportError, match=f"does not let the key {key} {right}; .* the line: {key} .* {right}$"):
+            ask(daemon, name, key)
 
 
 def test_sound_is_for_those_who_may_send(inlet, outlet):
@@ -339,6 +340,19 @@ def test_a_key_has_one_allowance_however_often_it_connects(gate, opened, monkeyp
     with pytest.raises(TransportError, match="refused 'status': too many requests"):
         ask(daemon, "status", "listen")
     assert ask(daemon, "mute", "control")
+
+
+def test_a_request_too_many_is_refused_under_its_own_id_where_it_has_one(opened, monkeypatch):
+    monkeypatch.setattr(publisher, "REQUESTS_AT_ONCE", 0)
+    daemon = opened(Publisher("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", session="s"))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.connect(daemon.control_endpoint)
+        for body, asked_id in ((b'{"id": "a7", "request": "snapshot"}', "a7"), (b"what?", None)):
+            client.send(body)
+            assert client.poll(LIMIT_S * 1e3)
+            answer = client.recv_json()
+            assert answer.pop("error").startswith("too many requests: ")
+            assert answer == {"id": asked_id, "ok": False, "more": False}
 
 
 # --- as users meet it -----------------------------------------------------------------------------------

@@ -185,6 +185,15 @@ def test_what_still_waits_for_the_disk_is_replayed_too(path):
     assert [e["seq"] for e in found] == [2, 3, 4, 5]
 
 
+def test_a_replay_goes_on_without_a_journal_that_cannot_be_read_and_says_so(path, caplog):
+    with Kept(path, replay_s=0.0, batch_s=60.0) as kept:
+        kept.emotion()
+        path.unlink()
+        found = request(kept.publisher.control_endpoint, "replay", PATIENCE_S, source="mic")
+    assert [e["seq"] for e in found] == [1], "what waits for the disk is still there"
+    assert "a replay goes without the journal: there is no journal at" in caplog.text
+
+
 def test_a_subscriber_that_was_away_for_longer_than_memory_loses_nothing(path):
     n = PAGE_EVENTS + 20
     with Kept(path, replay_s=0.0) as kept:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ def test_every_sample_is_read_once_in_order_or_counted_as_lost(capacity, keep, o
             continue
         late = ring.backlog > capacity
         first, samples = ring.read(n_samples)
-        np.testing.assert_array_equal(samples, ramp(first, samples.size))
+        np.testing.assert_array_equal(samples, ramp(first, samples.size), strict=True)
+        assert samples.size <= n_samples
         assert (first > expected) == late
         expected, consumed = first + samples.size, consumed + samples.size
         assert written == ring.header[Slot.WRITE] == consumed + ring.header[Slot.OVERRUNS] + ring.backlog
@@ -78,6 +80,43 @@ def test_after_an_overrun_the_reader_goes_on_with_the_newest_samples(make_ring):
     ring.write(ramp(0, 101))
     first, samples = ring.read(1000)
     assert (first, samples.size, ring.header[Slot.OVERRUNS]) == (81, 20, 81)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_unless_asked_to_keep_some_a_reader_that_was_overrun_goes_on_with_what_comes(make_ring, attached):
+    ring = make_ring(100)
+    ring.write(ramp(0, 101))
+    with closing(SampleRing(os.dup(ring.fd)) if attached else ring) as reader:
+        first, samples = reader.read(1000)
+        assert (first, samples.size, reader.header[Slot.OVERRUNS]) == (101, 0, 101)
+
+
+def test_a_reader_that_was_overrun_keeps_half_the_ring_at_most(make_ring):
+    ring = make_ring(100, keep=1000)
+    ring.write(ramp(0, 250))
+    first, samples = ring.read(1000)
+    assert (first, samples.size, ring.header[Slot.OVERRUNS]) == (200, 50, 200)
+
+
+def test_a_writer_that_dies_in_the_middle_of_a_large_block_leaves_half_the_ring(make_ring):
+    ring = make_ring(10, keep=5)
+    with pytest.raises(ValueError, match="could not convert"):
+        ring.write(np.array([*range(19), "what it dies of"], object))
+    first, samples = ring.read(1000)
+    assert (first, samples.tolist()) == (10, [10, 11, 12, 13, 14])
+
+
+def test_a_sample_is_captured_at_its_index_behind_the_origin(make_ring):
+    ring = make_ring(10)
+    ring.header[Slot.ORIGIN_NS] = 2_000_000_000
+    assert (ring.captured_s(0), ring.captured_s(8_000)) == (2.0, 2.5)
+
+
+def test_drift_is_how_much_faster_the_device_is_and_unknown_until_measured(make_ring):
+    ring = make_ring(10)
+    assert ring.drift_ppm is None
+    ring.header[Slot.RATE_UHZ] = 16_000_160_000
+    assert ring.drift_ppm == 10.0
 
 
 def test_what_a_writer_was_about_to_overwrite_is_not_handed_out(make_ring):
@@ -109,10 +148,13 @@ def test_two_processes_exchange_samples_and_every_loss_is_counted(make_ring):
     assert consumed + jumped == total == ring.header[Slot.WRITE]
 
 
-def test_a_closed_ring_leaves_no_descriptor_behind():
+def test_a_ring_is_memory_of_its_own_and_leaves_no_descriptor_behind():
     ring = SampleRing.create(100, 16_000)
     fd = ring.fd
+    assert os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:serstream-ring ")
+    assert not os.get_inheritable(fd)
     ring.close()
     ring.close()
+    assert ring.fd == -1
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
