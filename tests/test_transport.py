@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, closing
+from time import monotonic
 from uuid import uuid4
 
 import pytest
@@ -710,8 +711,10 @@ def test_a_refused_request_raises_the_daemons_sentence(answering, daemon):
 
 def test_without_a_daemon_a_request_says_how_to_start_one(daemon):
     daemon.close()
+    begun_s = monotonic()
     with pytest.raises(TransportError) as refusal:
         request(daemon.control, "status", timeout_s=0.2)
+    assert monotonic() - begun_s >= 0.2, "it is waited for as long as was asked"
     assert str(refusal.value) == (
         f"no serstream daemon answers at {daemon.control}; start one with `serstream run`, "
         "or name its control endpoint with --control"
