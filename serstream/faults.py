@@ -253,10 +253,9 @@ class FaultyMicrophone:
                 self._sound(seconds, step.kind)
 
     def _sound(self, seconds: float, kind: Kind = "sound") -> None:
-        block = self._hear(self._n) * np.float32(kind != "silence")
-        for _ in range(math.ceil(seconds / _BLOCK_S)):
-            if kind in {"sound", "non_finite"}:
-                block = self._hear(self._n)
+        for i in range(math.ceil(seconds / _BLOCK_S)):
+            if i == 0 or kind in {"sound", "non_finite"}:  # what is stuck is the same again
+                block = self._hear(self._n) * np.float32(kind != "silence")
             if kind == "non_finite":
                 block[self._rng.integers(self._n, size=3)] = self._rng.choice([np.nan, np.inf, -np.inf])
             self._deliver(block, _BLOCK_S)
