@@ -41,6 +41,8 @@ class Wire:
     def __init__(self, context: zmq.Context[Any] | None) -> None:
         self._shared = context is not None
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
+        if context is None:  # its threads do not interrupt whoever computes at every message
+            self._context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)
         self._sockets: list[zmq.Socket[bytes]] = []
 
     def socket(self, kind: int, options: Mapping[int, int | bytes]) -> zmq.Socket[bytes]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # the capture process loads this module and needs no msgspec
 PERIOD_S = 2.0
 """What repeats itself less often is not noticed; a sound card's memory is shorter."""
 STEP_S = 0.5
+LOOK_STEPS = 4
+"""After so many steps it is looked whether something has begun to repeat itself; for how long is counted then."""
 _LEAST = 64
 """So many samples that were heard before make a repetition likely enough to be watched."""
 
@@ -36,9 +38,9 @@ class Sameness:
         self._limit = math.inf if limit_s is None else round(limit_s * rate)
         self._zeros = self._repeated = self._period = 0
         self._step = max(1, round(STEP_S * rate))
-        memory = int(PERIOD_S * rate)
-        self._past: NDArray[np.float32] = np.empty(memory + self._step, np.float32)
-        self._begin = self._end = memory
+        self._memory = int(PERIOD_S * rate)
+        self._past: NDArray[np.float32] = np.empty(self._memory + LOOK_STEPS * self._step, np.float32)
+        self._begin = self._end = self._memory
 
     @property
     def fault(self) -> Fault | None:
@@ -50,23 +52,26 @@ class Sameness:
     def push(self, samples: NDArray[np.float32]) -> None:
         """Take the next samples, shape (n_samples,), all finite; any cutting of the signal counts the same."""
         while samples.size and self._limit < math.inf:
-            n = min(samples.size, self._past.size - self._end)
+            n = min(samples.size, self._step - (self._end - self._memory) % self._step)
             self._past[self._end : self._end + n] = samples[:n]
             self._end += n
             samples = samples[n:]
-            if self._end == self._past.size:
+            if (self._end - self._memory) % self._step == 0:
                 self._take()
-                self._begin, self._end = max(0, self._begin - self._step), self._end - self._step
-                self._past[self._begin : self._end] = self._past[self._begin + self._step :]
 
     def _take(self) -> None:
         """Count a whole step."""
-        self._count_zeros(self._past[-self._step :])
-        heard = self._past[self._begin :]
+        heard = self._past[self._begin : self._end]
+        self._count_zeros(heard[-self._step :])
         if self._period:
             self._go_on(heard, self._step)
+        if self._end < self._past.size:
+            return
         if not self._period:
             self._look_back(heard)
+        n = self._end - self._memory
+        self._begin, self._end = max(0, self._begin - n), self._memory
+        self._past[self._begin : self._end] = self._past[self._begin + n :]
 
     def _count_zeros(self, step: NDArray[np.float32]) -> None:
         sounding = (step.size - 1,) if step[-1] else np.flatnonzero(step)
@@ -83,7 +88,8 @@ class Sameness:
     def _look_back(self, heard: NDArray[np.float32]) -> None:
         """Find where the newest samples were heard before, as late as possible."""
         newest = heard[-_LEAST:]
-        ends = np.flatnonzero(heard[_LEAST - 1 : -1] == newest[-1]) + _LEAST - 1
+        first = max(heard.size - self._memory, 0) + _LEAST - 1
+        ends = np.flatnonzero(heard[first:-1] == newest[-1]) + first
         for back in range(1, newest.size):
             if not ends.size:
                 return
