@@ -24,6 +24,7 @@ from ears import Crowd
 from rich.console import Console
 from rich.table import Table
 from serstream_process import Daemon
+from writable import check_writable
 
 from serstream.bench.processes import cpu_s
 from serstream.machine import machine
@@ -121,11 +122,7 @@ def arguments() -> argparse.Namespace:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if args.subscribers + 100 > most:
         parser.error(f"{args.subscribers} subscribers need more descriptors than the {most} allowed here; ulimit -Hn")
-    try:
-        if args.json:
-            args.json.open("a").close()
-    except OSError as error:
-        parser.error(f"--json {args.json} cannot be written: {error.strerror}; name another file")
+    check_writable(parser, args.json)
     return args
 
 

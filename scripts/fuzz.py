@@ -24,6 +24,7 @@ from fuzzed import TARGETS, inputs
 from memory import FLAT_MB
 from rich.console import Console
 from rich.table import Table
+from writable import check_writable
 
 from serstream.machine import machine
 
@@ -107,11 +108,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"{unknown[0]} is no target; name some of {', '.join(NAMES)}")
     if any(name in TARGETS for name in args.only) and importlib.util.find_spec("atheris") is None:
         parser.error("atheris is not installed; pip install '.[fuzz]' (Linux on x86-64), or give --only hypothesis")
-    try:
-        if args.json:
-            args.json.open("a").close()
-    except OSError as error:
-        parser.error(f"--json {args.json} cannot be written: {error.strerror}; name another file")
+    check_writable(parser, args.json)
     args.keep = args.keep or Path(tempfile.mkdtemp(prefix="serstream-fuzz-"))
     args.keep.mkdir(parents=True, exist_ok=True)
     return args

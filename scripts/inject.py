@@ -26,6 +26,7 @@ from injected import FAULTS, NOTICED_S, Fault
 from rich.console import Console
 from rich.table import Table
 from rig import Measured, Rig
+from writable import check_writable
 
 from serstream.bench.virtual_mic import PACKAGES, VirtualMic
 from serstream.faults import KINDS
@@ -147,11 +148,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"{unknown[0]} is no fault; name some of {', '.join(names)}")
     if (missing := VirtualMic.missing()) and any(name in FAULTS for name in args.only):
         parser.error(f"no {', '.join(missing)}; install them: sudo apt install {PACKAGES}, or name device_... faults")
-    try:
-        if args.json:
-            args.json.open("a").close()
-    except OSError as error:
-        parser.error(f"--json {args.json} cannot be written: {error.strerror}; name another file")
+    check_writable(parser, args.json)
     return args
 
 

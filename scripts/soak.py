@@ -28,6 +28,7 @@ from memory import FLAT_MB, settled_mb
 from numbered import Numbered
 from rich.console import Console
 from rich.table import Table
+from writable import check_writable
 
 from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, SpeechConfig
 from serstream.daemon import find_model
@@ -214,11 +215,7 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0.1 <= args.hours <= 10_000 or args.seed < 0:
         parser.error(f"--hours {args.hours:g} --seed {args.seed}; hours are 0.1 to 10000, a seed is 0 or more")
-    try:
-        if args.json:
-            args.json.open("a").close()
-    except OSError as error:
-        parser.error(f"--json {args.json} cannot be written: {error.strerror}; name another file")
+    check_writable(parser, args.json)
     return args
 
 
