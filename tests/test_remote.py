@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from serstream.clock import slept_s
 from serstream.config import NetworkSource
 from serstream.errors import PacketError
-from serstream.inbox import AHEAD_S, LEAST_SAMPLES, PAST_RUNS, QUEUE_S, now_s
+from serstream.inbox import AHEAD_S, LEAST_SAMPLES, PAST_RUNS, PATIENCE_S, QUEUE_S, now_s
 from serstream.packets import SCHEMA, Header, Packet
 from serstream.pcm import from_float
 from serstream.remote import Remote
@@ -184,6 +184,56 @@ def test_whoever_asked_is_called_at_every_packet_that_is_taken_and_at_no_other(s
     assert len(calls) == 2
     sender.end()
     assert len(calls) == 3
+
+
+def waiting_for(source, n_samples):
+    """Return a sender, of whom the source waits for so many samples together, and what is called for."""
+    sender, calls = Sender(source, at_s=now_s()), []
+    sender.send(800)
+    assert source.read(0.0).samples.size == 800
+    assert source.call(lambda: calls.append(None))
+    source.want(n_samples)
+    return sender, calls
+
+
+def test_what_is_wanted_together_is_called_for_and_read_together(source):
+    sender, calls = waiting_for(source, 2_000)
+    sender.send(800)
+    sender.send(800)
+    assert source.read(0.0) is None
+    assert calls == []
+    sender.send(800)
+    assert len(calls) == 1
+    assert source.read(0.0).samples.size == 2_400
+    assert source.read(0.0) is None
+
+
+def test_wanting_less_than_waits_calls_at_once(source):
+    sender, calls = waiting_for(source, 2_000)
+    sender.send(800)
+    source.want(800)
+    assert len(calls) == 1
+    assert source.read(0.0).samples.size == 800
+
+
+def test_no_sound_waits_for_long_for_what_may_not_come(source):
+    sender, calls = waiting_for(source, 2_000)
+    sender.at_s -= PATIENCE_S + 0.1
+    sender.send(800)
+    assert len(calls) == 1
+    assert source.read(0.0).samples.size == 800
+
+
+def test_the_end_of_a_run_and_a_mute_wait_for_nothing(source):
+    sender, calls = waiting_for(source, 2_000)
+    sender.send(800)
+    sender.end()
+    assert len(calls) == 1
+    block, hole = read_all(source)
+    assert (block.samples.size, hole.cause) == (800, "network")
+    calls.clear()
+    source.mute()
+    assert len(calls) == 1
 
 
 # --- what is missing
