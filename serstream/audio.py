@@ -36,6 +36,7 @@ REST_S = 0.001
 LOG_S = 10.0
 """What is refused of one stream is logged at most so often."""
 _CLOSE_LIMIT_S = 0.5
+_NOBLOCK = int(zmq.NOBLOCK)
 GATHER_S = 0.01
 """What comes within this time is taken together: to be woken for a packet costs more than to take it."""
 TURN_S = 0.1
@@ -139,10 +140,12 @@ class Inlet:
 
     def _receive(self) -> tuple[str | None, list[bytes]]:
         """Return whose key a packet came by, where there are keys, and the packet."""
-        if not self._has_keys:
-            return None, self._pull.recv_multipart(zmq.NOBLOCK)
-        frames = self._pull.recv_multipart(zmq.NOBLOCK, copy=False)
-        return str(frames[0].get("User-Id")), [frame.bytes for frame in frames]
+        frame = self._pull.recv(_NOBLOCK, copy=False)
+        user, parts = str(frame.get("User-Id")) if self._has_keys else None, [frame.bytes]
+        while frame.more:  # which costs half of what it does to ask the socket
+            frame = self._pull.recv(_NOBLOCK, copy=False)
+            parts.append(frame.bytes)
+        return user, parts
 
     def _take(self, parts: list[bytes]) -> str | None:
         """Take a packet or refuse it; return its stream, None for one that is not known."""

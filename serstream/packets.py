@@ -27,7 +27,7 @@ MAX_PART_BYTES = 2_000_000
 WireFormat = Literal["s16le", "f32le"]
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a packet says of its samples; readers ignore fields that they do not know.
 
     Attributes
@@ -58,20 +58,18 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Packet(NamedTuple):
-    """A header and its samples as bytes."""
+    """A header and its samples as bytes, ``n_samples`` at the rate of the sender, which sound for ``duration_s``."""
 
     header: Header
     payload: bytes
+    n_samples: int
+    duration_s: float
 
-    @property
-    def n_samples(self) -> int:
-        """How many samples there are, at the rate of the sender."""
-        return len(self.payload) // DTYPES[self.header.format].itemsize
-
-    @property
-    def duration_s(self) -> float:
-        """How long they sound, in seconds."""
-        return self.n_samples / self.header.sample_rate
+    @classmethod
+    def of(cls, header: Header, payload: bytes) -> Packet:
+        """Return a packet of whole samples."""
+        n_samples = len(payload) // DTYPES[header.format].itemsize
+        return cls(header, payload, n_samples, n_samples / header.sample_rate)
 
     def samples(self) -> NDArray[np.float32]:
         """Return the samples at the rate of the sender, full scale 1.0, perhaps not finite."""
@@ -97,7 +95,7 @@ def decode(parts: list[bytes]) -> Packet:
     if len(head) > MAX_HEADER_BYTES:
         raise PacketError(f"a header has {len(head)} bytes; allowed are {MAX_HEADER_BYTES}")
     try:
-        packet = Packet(_decoder.decode(head), payload)
+        packet = Packet.of(_decoder.decode(head), payload)
     except UNREADABLE as error:
         raise PacketError(f"{head[:60]!r} is no header of {SCHEMA}: {error}") from error
     _check_size(packet)

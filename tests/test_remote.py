@@ -40,7 +40,7 @@ class Sender:
     def packet(self, first: int, samples: np.ndarray, *, end: bool = False) -> Packet:
         fields = {"stream": "a", "run": self.run, "sample_rate": self.rate, "format": self.format}
         header = Header(schema=SCHEMA, first_sample=first, end=end, **fields)
-        return Packet(header, from_float(samples, self.format))
+        return Packet.of(header, from_float(samples, self.format))
 
     def send(self, n: int, *, late_s: float = 0.0) -> None:
         """Send the next samples, of which the last was captured just now."""
