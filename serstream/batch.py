@@ -80,13 +80,9 @@ def _parts(members: list[int]) -> Iterator[list[int]]:
 def _trunk(
     network: Network, steps: Sequence[TrunkStep]
 ) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float64], State]]:
-    if len(steps) == 1:  # seven tensors less to join and to part
-        outputs, gate, after = network.trunk(steps[0].frames[None], steps[0].state)
-        return iter([(outputs[0], gate[0], after)])
-    frames = np.stack([step.frames for step in steps])
-    state = {name: np.concatenate([step.state[name] for step in steps]) for name in steps[0].state}
+    frames, state = np.stack([step.frames for step in steps]), np.concatenate([step.state for step in steps])
     outputs, gate, after = network.trunk(frames, state)
-    return ((outputs[i], gate[i], {name: x[i : i + 1] for name, x in after.items()}) for i in range(len(steps)))
+    return ((outputs[i], gate[i], after[i : i + 1]) for i in range(len(steps)))
 
 
 def _head(network: Network, pooled: Sequence[Pooled]) -> Iterator[dict[str, list[float]]]:

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -23,8 +23,8 @@ from serstream.manifest import Model
 
 _INT8 = np.r_[0.0:128.0, -128.0:0.0]
 """What each int8 is worth, at the place that it names as an index: from the end, where it is below zero."""
-State = dict[str, NDArray[np.int8]]
-"""What the trunk remembers, by the name of the tensor: each (n, 1, values, channels) for ``n`` streams."""
+State = NDArray[np.int8]
+"""What the trunk remembers of ``n`` streams: (n, values), all tensors of a stream one behind the other."""
 
 
 def interpreter(content: bytes, runtime: str = "litert") -> Any:
@@ -97,11 +97,11 @@ class Network:
     def _state_at_rest(self) -> State:
         m = self.manifest
         zeros = np.zeros((1, m.step_frames, m.front_end.n_mfcc), np.float32)
-        state = {name: np.zeros(shape, np.int8) for name, shape in self._trunk.states().items()}
+        state = self._trunk.joined({name: np.zeros(shape, np.int8) for name, shape in self._trunk.states().items()})
         for _ in range(math.ceil(m.context_frames / m.step_frames)):
             *_, state = self.trunk(zeros, state)
         *_, after = self.trunk(zeros, state)
-        if not all(np.array_equal(after[name], state[name]) for name in state):
+        if not np.array_equal(after, state):
             raise ModelError(
                 f"the model's trunk remembers more than context_frames {m.context_frames}; export the model again"
             )
@@ -125,9 +125,10 @@ class Network:
         state : State
             What to give with the next step.
         """
-        after = self._trunk.run(frames=_quantise(frames, self._trunk.scale("frames"))[:, None], **state)
-        gate = self._trunk.real("gate", after.pop("gate")[:, 0, :, 0])
-        return after.pop("activations")[:, 0], gate, after
+        quantised = _quantise(frames, self._trunk.scale("frames"))[:, None]
+        out = self._trunk.run(frames=quantised, **self._trunk.parted(state))
+        gate = self._trunk.real("gate", out["gate"][:, 0, :, 0])
+        return out["activations"][:, 0], gate, self._trunk.joined(out)
 
     def head(self, pooled: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return the logits of pooled statistics (n, 2 channels): ``emotion``, ``voice``, ``speech``, each (n, k)."""
@@ -145,6 +146,10 @@ class _Signature:
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the model has no usable signature {name}: {error}; export the model again") from error
         self._name = name
+        self._parts, begin = [], 0
+        for state, shape in self.states().items():
+            self._parts.append((state, slice(begin, begin + math.prod(shape)), shape[1:]))
+            begin += math.prod(shape)
         described = (self._in | self._out).items()
         self._scales = {name: (float(scale), int(zero)) for name, d in described for scale, zero in [d["quantization"]]}
         self._reals = {name: (_INT8 - zero) * scale for name, (scale, zero) in self._scales.items()}
@@ -156,6 +161,15 @@ class _Signature:
     def states(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of what goes out to come in again."""
         return {k: shape for k, shape in _int8_shapes(self._in).items() if k in self._out}
+
+    def parted(self, state: State) -> dict[str, NDArray[np.int8]]:
+        """Return the tensors of a state, which share its memory, by name."""
+        return {name: state[:, where].reshape(len(state), *shape) for name, where, shape in self._parts}
+
+    def joined(self, tensors: Mapping[str, NDArray[np.int8]]) -> State:
+        """Return the state of which these are the tensors, and others not of it."""
+        parts = [tensors[name] for name, *_ in self._parts]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
     def check(self, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
         """Raise :class:`ModelError` unless it has these int8 tensors besides its states, and those keep their scale."""
