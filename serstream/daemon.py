@@ -279,7 +279,8 @@ class Daemon:
         if late:
             return
         self._notifier.watchdog()
-        self._notifier.status(", ".join(f"{name} {standing.words}" for name, standing in self._standings().items()))
+        if self._notifier.enabled:
+            self._notifier.status(", ".join(f"{name} {standing.words}" for name, standing in self._standings().items()))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

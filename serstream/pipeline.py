@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from serstream.batch import Asking, alone
 from serstream.classifier import Classifier, Scores
 from serstream.config import SAMPLE_RATE, DecisionConfig, SpeechConfig
@@ -279,6 +277,5 @@ def _seconds(sample: int) -> float:
 
 
 def _level_dbfs(samples: Samples) -> float:
-    wide = samples.astype(np.float64)
-    power = float(wide @ wide) / samples.size
+    power = float(samples @ samples) / samples.size
     return round(max(SILENCE_DBFS, 10.0 * math.log10(power)), 1) if power > 0.0 else SILENCE_DBFS

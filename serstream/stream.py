@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from serstream.batch import Asking
 from serstream.clock import LEAST_SLEEP_S, slept_s
 from serstream.config import SAMPLE_RATE, DecisionConfig, MicrophoneSource, NetworkSource, SourceConfig, StdinSource
 from serstream.events import AnyEvent, Fault, Gap, Health, Posterior
+from serstream.latencies import Latencies
 from serstream.pipeline import Pipeline
 from serstream.pulled import Resume
 from serstream.sources import Block, Hole, Source, make
@@ -128,7 +129,7 @@ class Stream:
         self._slept_s, self._sleep = slept_s, Sleep(slept_s, resume if isinstance(config, AWAKE) else None)
         self._newest = (0, self._now_s())
         self._busy_s, self._heard = 0.0, 0
-        self._latencies: deque[tuple[float, float]] = deque(maxlen=LATENCIES)
+        self._latencies, self._latencies_lock = Latencies(MEMORY_S, LATENCIES), threading.Lock()
         self._last_loss_s = -MEMORY_S
         self._lost: dict[str, int] = {}
         self._logged: dict[str, int] = {}
@@ -163,7 +164,9 @@ class Stream:
         """Return how the source is, over the time since the last call; called from the main thread."""
         now_s, fault = time.monotonic(), self.source.fault
         busy_s, heard, self._busy_s, self._heard = self._busy_s, self._heard, 0.0, 0
-        recent = sorted(latency for at, latency in list(self._latencies) if now_s - at <= MEMORY_S)
+        with self._latencies_lock:
+            self._latencies.pass_by(now_s)
+            p50_s, p99_s = (round(self._latencies.percentile(share), 6) for share in (0.50, 0.99))
         sample = self._pipeline.next_sample
         return Health(
             source=self.source_id,
@@ -174,8 +177,8 @@ class Stream:
             degraded=fault is not None or now_s - self._last_loss_s < MEMORY_S,
             counters=self.counters,
             rtf=round(busy_s * SAMPLE_RATE / heard, 5) if heard else 0.0,
-            latency_p50_s=_percentile(recent, 0.50),
-            latency_p99_s=_percentile(recent, 0.99),
+            latency_p50_s=p50_s,
+            latency_p99_s=p99_s,
             topics={},
             fault=fault,
             drift_ppm=_round(self.source.drift_ppm, 2),
@@ -282,7 +285,8 @@ class Stream:
             latency_s = max(0.0, self._now_s() - self._newest[1]) if event.type != "health" else 0.0
             self._outlet.publish(event, time=rfc3339(captured_s), latency_s=round(latency_s, 6))
             if isinstance(event, Posterior):
-                self._remember(latency_s)
+                with self._latencies_lock:
+                    self._latencies.add(latency_s, time.monotonic())
 
     def _captured_s(self, sample: int) -> float:
         """Return the wall time, in seconds since 1970, at which a sample was captured."""
@@ -295,19 +299,9 @@ class Stream:
         """Return the time, in seconds, on a clock that goes on while the machine sleeps."""
         return time.monotonic() + self._slept_s()
 
-    def _remember(self, latency_s: float) -> None:
-        now_s = time.monotonic()
-        self._latencies.append((now_s, latency_s))
-        while now_s - self._latencies[0][0] > MEMORY_S:
-            self._latencies.popleft()
-
 
 def _round(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
-
-
-def _percentile(ordered: list[float], share: float) -> float:
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 6) if ordered else 0.0
 
 
 def rfc3339(seconds: float) -> str:

@@ -47,9 +47,10 @@ ROWS: list[dict[str, set[str]]] = [
     {"ear": {"numpy"}},
     {"posteriors": set()},
     {"classifier": {"numpy"}, "decision": set()},
-    {"pipeline": {"numpy"}},
+    {"pipeline": set()},
     {"analysis": {"msgspec", "numpy"}, "enrolment": {"numpy"}},
     # what hears, in the daemon's process or in a worker's
+    {"latencies": set()},
     {"stream": set()},
     {"worker": set()},
     {"hearing": {"msgspec"}},
@@ -215,6 +216,7 @@ MIDDLE = [
     "enrolment",
     "lanes",
     "kernels",
+    "latencies",
 ]
 
 
