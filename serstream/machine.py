@@ -25,10 +25,19 @@ class Machine(msgspec.Struct, frozen=True):
 
 def machine() -> Machine:
     """Return this machine."""
-    said: dict[str, str] = {}
+    cpuinfo = ""
     with contextlib.suppress(OSError):  # a sandbox may hide it
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    cpu = said.get("model name") or said.get("Model") or "unknown processor"
+        cpuinfo = Path("/proc/cpuinfo").read_text()
     load = round(os.getloadavg()[0], 1)
-    return Machine(cpu, os.cpu_count() or 1, platform.python_version(), platform.machine(), load)
+    return Machine(processor(cpuinfo), os.cpu_count() or 1, platform.python_version(), platform.machine(), load)
+
+
+def processor(cpuinfo: str) -> str:
+    """Return the processor that Linux describes in /proc/cpuinfo.
+
+    Family and model stand behind the name, where there are any: virtual machines call generations of them the same.
+    """
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    said = {key.strip(): value.strip() for key, _, value in lines}
+    name = said.get("model name") or said.get("Model") or "unknown processor"
+    return f"{name} (family {said['cpu family']}, model {said['model']})" if "cpu family" in said else name

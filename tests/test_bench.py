@@ -17,6 +17,7 @@ from serstream.bench.peers import DESCRIPTORS, MFCC, PEERS
 from serstream.bench.registry import MEASURES
 from serstream.bench.streams import LADDER, RESOLUTION, greatest
 from serstream.bench.virtual_mic import VirtualMic
+from serstream.machine import processor
 
 ROOT = Path(__file__).parent.parent
 LIMIT_S = 170.0
@@ -71,6 +72,18 @@ def check(figures: dict, units: dict[str, str], turns: int) -> None:
         assert (f["name"], f["n"]) == (name, turns)
         low, high = f["spread"]
         assert low <= f["median"] <= high
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n", "AMD EPYC (family 26, model 2)"),
+        ("BogoMIPS\t: 108.00\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n", "Raspberry Pi 5 Model B Rev 1.0"),
+        ("", "unknown processor"),
+    ],
+)
+def test_generations_of_processors_of_one_name_are_told_apart(cpuinfo: str, name: str) -> None:
+    assert processor(cpuinfo) == name
 
 
 def test_every_measure_is_known_here() -> None:

@@ -478,6 +478,24 @@ def test_types_of_a_newer_daemon_are_passed_over(daemon, relay, opened):
     assert _seqs(_take(subscriber, 1)) == [(2, False)]
 
 
+def test_topics_that_are_no_text_are_passed_over(daemon, relay, opened):
+    daemon.publish("emotion")
+    subscriber = opened(Subscriber(relay.endpoint, daemon.control))
+    relay.await_subscriptions(1)
+    assert _seqs(_take(subscriber, 1)) == [(1, True)]
+    relay.socket.send(b"serstream.v1.mic.\xff {}")
+    relay.send(daemon.publish("emotion"))
+    assert _seqs(_take(subscriber, 1)) == [(2, False)]
+
+
+def test_an_event_may_be_written_with_spaces(daemon, relay, join):
+    subscriber = join(daemon)
+    event = daemon.publish("emotion")
+    topic, _, body = encode(event).partition(b" ")
+    relay.socket.send(topic + b" " + json.dumps(json.loads(body), indent=1).encode())
+    assert _take(subscriber, 1) == [event]
+
+
 def test_types_and_source_choose_what_is_heard(daemon, opened):
     subscriber = opened(Subscriber(daemon.events, daemon.control, types=["health", "gap"]))
     _meet(daemon, subscriber)
