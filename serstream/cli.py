@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from serstream import __version__
@@ -18,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = argparse.ArgumentParser(prog="serstream", description="Hear how something is said, and publish it as events.")
     top.add_argument("--version", action="version", version=f"serstream {__version__}")
+    top.set_defaults(module="commands")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_listen(commands)
@@ -40,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         ("reload", "make a running daemon read its configuration again"),
     ):
         p = commands.add_parser(name, help=text)
+        p.set_defaults(module="asking")
         p.add_argument("--control", default=CONTROL_ENDPOINT, metavar="URL", help="control endpoint (%(default)s)")
         _add_keys(p)
         p.add_argument("--json", action="store_true", help="print one JSON object")
@@ -204,9 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(
                 f"{args.command} takes no {unknown[0]!r}; serstream {args.command} --help says what it takes"
             )
-        from serstream import commands
-
-        status: int = getattr(commands, args.command)(args)
+        status: int = getattr(import_module(f"serstream.{args.module}"), args.command)(args)
         sys.stdout.flush()
     except SerstreamError as error:
         print(f"serstream: {error}", file=sys.stderr)

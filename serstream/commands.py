@@ -6,7 +6,6 @@ import argparse
 import gc
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -15,27 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from serstream.config import (
-    Config,
-    DemoSource,
-    FileSource,
-    MicrophoneSource,
-    NetworkSource,
-    ReplaySource,
-    SourceConfig,
-    StdinSource,
-    check_source_id,
-    load,
-)
-from serstream.errors import ConfigError, NoMicrophoneError, SourceError
+from serstream.chosen import choose, sources_ready
+from serstream.config import MicrophoneSource, NetworkSource, check_source_id, load
+from serstream.errors import ConfigError, SourceError
 from serstream.events import AnyEvent
 from serstream.logs import log_to_stderr
-from serstream.transport import Lost, Subscriber, request
+from serstream.transport import Lost, Subscriber
 
 if TYPE_CHECKING:
     from serstream.daemon import Daemon
-
-POLL_S = 0.2
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,8 +31,7 @@ def run(args: argparse.Namespace) -> int:
     terminal = sys.stdout.isatty()
     base, path = load(args.config)
     log_to_stderr(("error" if terminal and sys.stderr.isatty() else base.log_level).upper())
-    config = _choose(base, args)
-    config = _ready_sources(config, terminal=terminal, chosen=args.source)
+    config = sources_ready(choose(base, args), terminal=terminal, chosen=args.source)
     record = _folder(args.record)
     from serstream.daemon import Daemon  # which takes a second: what is wrong was said before
 
@@ -75,70 +61,6 @@ def _end_quietly_when_asked() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(0))
-
-
-def _choose(config: Config, args: argparse.Namespace) -> Config:
-    """Apply ``--source``: that one alone."""
-    name = args.source
-    if name is None:
-        return config
-    if name in config.sources:
-        return msgspec.structs.replace(config, sources={name: config.sources[name]})
-    sources: dict[str, SourceConfig]
-    if name == "mic":
-        sources = {"mic": MicrophoneSource()}
-    elif name == "demo":
-        sources = {"demo": DemoSource()}
-    elif name == "-":
-        sources = {"stdin": _stdin(args)}
-    elif os.path.exists(name):
-        sources = {_source_id(Path(name)): FileSource(name)}
-    else:
-        raise ConfigError(
-            f"source {name!r} is no file that this user can see, and no source of the configuration "
-            f"({', '.join(config.sources)}); name one of those, mic, demo, - or a recording"
-        )
-    return msgspec.structs.replace(config, sources=sources)
-
-
-def _stdin(args: argparse.Namespace) -> StdinSource:
-    fields = {"format": args.stdin_format, "sample_rate": args.rate, "channels": args.channels}
-    try:
-        return msgspec.convert(fields, StdinSource)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"--rate {args.rate} --channels {args.channels} cannot be used; "
-            "allowed are 4000 to 384000 Hz and 1 to 64 channels"
-        ) from error
-
-
-def _source_id(path: Path) -> str:
-    """Make an id of a file's name that can stand in a topic."""
-    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-")[:32] or "file"
-
-
-def _ready_sources(config: Config, *, terminal: bool, chosen: str | None) -> Config:
-    """Say at once what can never be heard; with no microphone at all on a terminal, play the demo instead.
-
-    Where nobody looks, a service, a microphone that is not there is waited for.
-    """
-    from serstream.sources import Microphone, make
-
-    for source in config.sources.values():
-        if isinstance(source, FileSource | ReplaySource):
-            probe = make(source)
-            probe.open()
-            probe.close()
-        if isinstance(source, MicrophoneSource) and (terminal or chosen is not None):
-            try:
-                Microphone(source).check()
-            except NoMicrophoneError:
-                if terminal and chosen is not None:
-                    raise
-                if terminal and all(isinstance(s, MicrophoneSource) for s in config.sources.values()):
-                    print("serstream: no microphone was found; playing the embedded demo instead", flush=True)
-                    return msgspec.structs.replace(config, sources={"demo": DemoSource()})
-    return config
 
 
 def _run_with_view(daemon: Daemon) -> None:
@@ -207,7 +129,7 @@ def send(args: argparse.Namespace) -> int:
     _end_quietly_when_asked()
     base = load(args.config)[0]
     log_to_stderr(base.log_level.upper())
-    config = _choose(base, args)
+    config = choose(base, args)
     ((source_id, chosen),) = config.sources.items()
     if isinstance(chosen, NetworkSource):
         raise ConfigError(f"source {source_id!r} hears the network itself; name a source that hears this machine")
@@ -218,7 +140,7 @@ def send(args: argparse.Namespace) -> int:
     from serstream.sources import make
 
     outlet = Outlet(args.to, stream, args.format, **_keys(args))
-    _ready_sources(config, terminal=sys.stdout.isatty(), chosen=args.source)
+    sources_ready(config, terminal=sys.stdout.isatty(), chosen=args.source)
     sending = Sending(make(chosen), outlet, live=isinstance(chosen, MicrophoneSource))
     sending.run()
     if args.json:
@@ -351,61 +273,6 @@ def doctor(args: argparse.Namespace) -> int:
 
     path = None if args.config is None else str(args.config)
     return examine(About(path, Keys(args.key, args.server_key)), listen=args.capture, as_json=args.json)
-
-
-def status(args: argparse.Namespace) -> int:
-    """Show how a running daemon is."""
-    found = request(args.control, "status", **_keys(args))
-    if args.json:
-        print(json.dumps(found))
-        return 0
-    for key in ("version", "session", "pid", "uptime_s", "config", "events", "control"):
-        print(f"{key:>10}  {found[key]}")
-    if audio := found.get("audio"):
-        counted = ", ".join(f"{k.replace('_', ' ')} {audio[k]}" for k in ("packets", "refused", "too_fast"))
-        print(f"{'audio':>10}  {audio['endpoint']}: {counted}")
-    if kept := found.get("journal"):
-        trouble = f", {kept['trouble']}" if kept["degraded"] else ""
-        counted = ", ".join(f"{key} {kept[key]}" for key in ("written", "waiting", "dropped"))
-        print(f"{'journal':>10}  {kept['path']}: {counted}{trouble}")
-    model = found["model"]
-    print(f"{'model':>10}  {model['name']} ({model['runtime']}, sha256 {model['sha256'][:12]}...)")
-    for source_id, source in found["sources"].items():
-        counted = ", ".join(f"{k} {v}" for k, v in source["counters"].items() if v)
-        state = ", ".join(str(source[key]) for key in ("kind", "status", "fault") if source.get(key))
-        if (drift_ppm := source.get("drift_ppm")) is not None:
-            state += f", its clock {drift_ppm:+.1f} ppm"
-        print(f"{source_id:>10}  {state}: {counted or 'nothing heard yet'}")
-    return 0
-
-
-def mute(args: argparse.Namespace) -> int:
-    """Close the microphones of a running daemon."""
-    return _ask(args, "muted", source=args.source)
-
-
-def unmute(args: argparse.Namespace) -> int:
-    """Open them again."""
-    return _ask(args, "listening again", source=args.source)
-
-
-def _ask(args: argparse.Namespace, word: str, **fields: Any) -> int:
-    fields = {k: v for k, v in fields.items() if v is not None}
-    outcome = request(args.control, args.command, **fields, **_keys(args))
-    print(json.dumps(outcome) if args.json else f"{word}: {', '.join(outcome)}")
-    return 0
-
-
-def reload(args: argparse.Namespace) -> int:
-    """Make a running daemon read its configuration again."""
-    outcome = request(args.control, "reload", **_keys(args))
-    if args.json:
-        print(json.dumps(outcome))
-        return 0
-    print(f"applied: {', '.join(outcome['applied']) or 'nothing changed that can be applied live'}")
-    if outcome["needs_restart"]:
-        print(f"changed, but needs a restart: {', '.join(outcome['needs_restart'])}")
-    return 0
 
 
 def keygen(args: argparse.Namespace) -> int:

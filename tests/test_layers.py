@@ -90,6 +90,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"bench.streams": {"numpy"}},
     {"bench.registry": set()},
     {"bench.results": {"msgspec", "rich"}},
+    {"chosen": {"msgspec"}, "asking": set()},
     {"commands": {"msgspec", "rich"}},
     {"cli": set()},
     {"__main__": set()},
