@@ -35,14 +35,19 @@ def allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def new_context() -> zmq.Context[Any]:
+    """Return a context whose threads do not interrupt, at every message, whoever computes."""
+    context: zmq.Context[Any] = zmq.Context()
+    context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)
+    return context
+
+
 class Wire:
     """The sockets of one end and their context, which are closed together."""
 
     def __init__(self, context: zmq.Context[Any] | None) -> None:
         self._shared = context is not None
-        self._context: zmq.Context[Any] = zmq.Context() if context is None else context
-        if context is None:  # its threads do not interrupt whoever computes at every message
-            self._context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_BATCH)
+        self._context = new_context() if context is None else context
         self._sockets: list[zmq.Socket[bytes]] = []
 
     def socket(self, kind: int, options: Mapping[int, int | bytes]) -> zmq.Socket[bytes]:

@@ -14,6 +14,7 @@ import zmq
 from zmq.utils import z85
 
 from serstream.clients import RIGHTS, Clients
+from serstream.endpoints import new_context
 from serstream.errors import TransportError
 from serstream.keys import ClientKeys, Pair, read_pair
 
@@ -68,7 +69,7 @@ class Gate:
         self.refused = 0
         self._quiet_until_s = 0.0
         self._endpoints: dict[str, str] = {}
-        self.context: zmq.Context[Any] = zmq.Context()
+        self.context = new_context()
         self._zap = self.context.socket(zmq.REP)
         self._zap.linger = 0
         self._zap.bind("inproc://zeromq.zap.01")
