@@ -3,11 +3,13 @@
 import asyncio
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
 from contextlib import ExitStack, closing
-from time import monotonic
+from pathlib import Path
+from time import monotonic, sleep
 from uuid import uuid4
 
 import pytest
@@ -249,6 +251,21 @@ def test_a_subscriber_in_another_process_hears_the_same_bytes(daemon):
         reader.join(PATIENCE_S)
         assert process.wait(PATIENCE_S) == 0
     assert lines[-2:] == [json.loads(encode_json(event)) for event in sent]
+
+
+def _zmq_threads():
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(task.name) for task in tasks if (task / "comm").read_text().startswith("ZMQbg/IO")}
+
+
+def test_its_threads_interrupt_nobody_who_computes(opened):
+    before, end_s = _zmq_threads(), monotonic() + PATIENCE_S
+    opened(Daemon())
+    while not (new := _zmq_threads() - before) and monotonic() < end_s:
+        sleep(0.01)
+    while monotonic() < end_s and any(os.sched_getscheduler(thread) != os.SCHED_BATCH for thread in new):
+        sleep(0.01)
+    assert {os.sched_getscheduler(thread) for thread in new} == {os.SCHED_BATCH}
 
 
 def test_closing_the_publisher_sends_what_is_still_queued(daemon, context, opened, monkeypatch):
