@@ -17,13 +17,14 @@ import yaml
 from msgspec import Meta, field
 
 from serstream.addresses import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOINT, check_bind
-from serstream.errors import ConfigError
+from serstream.errors import ConfigError, reason
 from serstream.events import LABELS, SOURCE_ID
 from serstream.events import SAMPLE_RATE as SAMPLE_RATE  # noqa: PLC0414 - had from here by all but subscribers
 from serstream.resources import packaged, user_folder
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
-DeviceRate = Annotated[int, Meta(ge=4_000, le=384_000)]
+MOST_RATE_HZ = 384_000
+DeviceRate = Annotated[int, Meta(ge=4_000, le=MOST_RATE_HZ)]
 Channels = Annotated[int, Meta(ge=1, le=64)]
 Silence = Annotated[float, Meta(ge=1.0, le=86_400.0)]
 Weight = Annotated[float, Meta(gt=0.0, le=100.0)]
@@ -246,11 +247,12 @@ def parse(text: str, name: str) -> Config:
     try:
         data = yaml.load(text, _Loader)
     except Exception as error:  # PyYAML lets out what a value such as 2024-13-45 raises in it
-        raise ConfigError(f"{name} is not YAML: {_one_line(error)}; check indentation and quotes there") from error
+        problem = reason(_problem(error))
+        raise ConfigError(f"{name} is not YAML: {problem}; check indentation and quotes there") from error
     try:
         config = msgspec.convert(data if data is not None else {}, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {_explain(data, error)}") from error
+        raise ConfigError(f"{name}: {reason(_explain(data, error), 800)}") from error
     _check(config, name)
     return config
 
@@ -321,11 +323,12 @@ def _check_pattern(pattern: str, where: str) -> None:
         re.compile(pattern)
     except re.error as error:
         raise ConfigError(
-            f"{where} is {pattern[:60]!r}, which is no regular expression ({error}); escape special characters with \\"
+            f"{where} is {pattern[:60]!r}, which is no regular expression ({reason(error)}); "
+            "escape special characters with \\"
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def _problem(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or (str(error) or repr(error)).splitlines()[0]
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
@@ -342,7 +345,7 @@ def _explain(data: Any, error: msgspec.ValidationError) -> str:
     keys = re.findall(r"[^.\[\]`$]+|\.\.\.", path.replace("key` in `", ""))
     message, keys = _name_entry(data, message, keys)
     key = ".".join(keys) or "the configuration"
-    if unknown := re.match(r"Object contains unknown field `(.*)`", message):
+    if unknown := re.match(r"(?s)Object contains unknown field `(.*)`", message):
         owner = ".".join([*keys, unknown[1]])
         return f"{owner[:100]} is unknown; allowed here: {', '.join(_fields_at(data, keys))}"
     if missing := re.match(r"Object missing required field `(.*)`", message):

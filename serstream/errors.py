@@ -55,3 +55,14 @@ class DamagedJournalError(JournalError):
 
 class ServiceError(SerstreamError, OSError):
     """The systemd service cannot be installed or removed."""
+
+
+def reason(error: Exception | str, longest: int = 200) -> str:
+    """Return what an error of a library says, as a sentence of ours may have it: on one line, not long, printable.
+
+    It may quote what was wrong, and that may be of any length and kind.
+    """
+    text = str(error)
+    if len(text) > longest:
+        text = f"{text[: longest // 2]}...{text[-longest // 2 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from serstream.errors import EventError
+from serstream.errors import EventError, reason
 
 SCHEMA: Literal["serstream/1"] = "serstream/1"
 TOPIC_PREFIX = "serstream.v1."
@@ -263,7 +263,7 @@ def decode_json(body: bytes) -> AnyEvent:
     try:
         event: AnyEvent = _decoder.decode(body)
     except UNREADABLE as error:
-        raise EventError(f"{body[:60]!r} is not an event of {SCHEMA}: {error}") from error
+        raise EventError(f"{body[:60]!r} is not an event of {SCHEMA}: {reason(error)}") from error
     return event
 
 

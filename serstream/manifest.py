@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Meta
 
 from serstream.config import SAMPLE_RATE, Weight
-from serstream.errors import ModelError
+from serstream.errors import ModelError, reason
 from serstream.events import LABELS, UNREADABLE
 from serstream.features import FrontEnd
 from serstream.normalisation import CepstralMean
@@ -134,7 +134,7 @@ def load_model(folder: Path) -> Model:
         manifest = msgspec.json.decode(text, type=Manifest)
     except UNREADABLE as error:
         raise ModelError(
-            f"{folder / 'manifest.json'} is not a manifest of {MODEL_SCHEMA}: {error}; export the model again"
+            f"{folder / 'manifest.json'} is not a manifest of {MODEL_SCHEMA}: {reason(error)}; export the model again"
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != manifest.sha256:

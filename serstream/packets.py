@@ -14,7 +14,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from serstream.config import DeviceRate
-from serstream.errors import PacketError
+from serstream.errors import PacketError, reason
 from serstream.events import UNREADABLE
 from serstream.pcm import DTYPES, from_float, to_float
 
@@ -97,7 +97,7 @@ def decode(parts: list[bytes]) -> Packet:
     try:
         packet = Packet.of(_decoder.decode(head), payload)
     except UNREADABLE as error:
-        raise PacketError(f"{head[:60]!r} is no header of {SCHEMA}: {error}") from error
+        raise PacketError(f"{head[:60]!r} is no header of {SCHEMA}: {reason(error)}") from error
     _check_size(packet)
     return packet
 

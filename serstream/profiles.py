@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from serstream.errors import ConfigError, ProfileError
+from serstream.errors import ConfigError, ProfileError, reason
 from serstream.events import SOURCE_ID, UNREADABLE
 from serstream.features import FrontEnd
 from serstream.resources import user_folder
@@ -90,7 +90,7 @@ def find(value: str, front_end: FrontEnd) -> Profile:
         ) from error
     except UNREADABLE as error:
         raise ConfigError(
-            f"{path} is not a profile of {PROFILE_SCHEMA}: {error}; enroll again: serstream enroll NAME"
+            f"{path} is not a profile of {PROFILE_SCHEMA}: {reason(error)}; enroll again: serstream enroll NAME"
         ) from error
     _check_front_end(profile, path, front_end)
     return profile

@@ -16,7 +16,7 @@ import zmq
 from serstream.addresses import CONTROL_ENDPOINT, EVENTS_ENDPOINT
 from serstream.allowance import Allowance
 from serstream.endpoints import QUEUED_EVENTS, Wire
-from serstream.errors import SerstreamError, TransportError
+from serstream.errors import SerstreamError, TransportError, reason
 from serstream.events import UNREADABLE, AnyEvent, Health, decode_json, encode
 from serstream.gate import Gate
 from serstream.history import PAGE_EVENTS, History, Request
@@ -207,7 +207,7 @@ class Publisher:
         except SerstreamError as error:
             sentence = str(error)
         except UNREADABLE as error:
-            sentence = f'{body[:60]!r} is no request ({error}); send one object such as {{"request": "status"}}'
+            sentence = f'{body[:60]!r} is no request ({reason(error)}); send one object such as {{"request": "status"}}'
         except Exception as error:
             _log.exception("a request failed")
             sentence = f"the request failed in the daemon ({error!r}); its log says more"

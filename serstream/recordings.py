@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.config import SAMPLE_RATE
+from serstream.config import MOST_RATE_HZ, SAMPLE_RATE
 from serstream.errors import SourceError
 from serstream.resampler import LOUDEST, Resampler, is_sound
 
 BLOCK_S = 0.05
 WHOLE_BLOCK_S = 1.0
 """Of a recording that is read as fast as it can be: every block costs a call of each library."""
+_MOST_VALUES = 2**22
+"""So many samples of all channels are read together at most."""
 _UNKNOWN_SIZE = 0x7FFF_F000
 """Programs that write a WAV into a pipe promise this much or more, since they cannot know."""
 _HEAD_BYTES = 65_536
@@ -61,8 +63,9 @@ def decode(
         rate = int(file.samplerate)
         done = _seek(file, path, round(first_sample * rate / SAMPLE_RATE))
         resampler = Resampler(rate, SAMPLE_RATE)
+        n_frames = max(1, min(int(block_s * rate), _MOST_VALUES // file.channels))
         while True:
-            block = _read_frames(file, path, max(1, int(block_s * rate)), done)
+            block = _read_frames(file, path, n_frames, done)
             if strict:
                 _refuse_non_finite(block, path, done, rate)
             before = resampler.non_finite
@@ -124,6 +127,12 @@ def _open_sound(path: Path) -> Any:
     if file.frames == 0:
         file.close()
         raise SourceError(f"{path} holds no samples; name a file with sound in it")
+    if file.samplerate > MOST_RATE_HZ:
+        file.close()
+        raise SourceError(
+            f"{path} says that it has {file.samplerate} samples a second; allowed are up to {MOST_RATE_HZ}, "
+            "so save it with the rate that it has"
+        )
     return file
 
 

@@ -11,7 +11,7 @@ from typing import IO, Literal
 
 import msgspec
 
-from serstream.errors import SourceError
+from serstream.errors import SourceError, reason
 from serstream.events import Cause, Fault, Status
 from serstream.pulled import Source
 from serstream.ring import Block, Hole
@@ -172,11 +172,11 @@ def _check_header(text: bytes, path: Path) -> None:
     try:
         msgspec.json.decode(text, type=Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} is no {SCHEMA} ({error}); name a file of serstream run --record") from error
+        raise SourceError(f"{path} is no {SCHEMA} ({reason(error)}); name a file of serstream run --record") from error
 
 
 def _line(text: bytes, number: int, path: Path) -> Line:
     try:
         return _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SourceError(f"line {number} of {path} is not of {SCHEMA}: {error}; record it again") from error
+        raise SourceError(f"line {number} of {path} is not of {SCHEMA}: {reason(error)}; record it again") from error

@@ -115,6 +115,14 @@ def test_the_samples_of_a_file_do_not_depend_on_the_block(tmp_path, suffix):
     np.testing.assert_array_equal(whole(path, block_s=0.0001), whole(path, block_s=10.0))
 
 
+def test_of_a_file_with_many_channels_no_more_is_read_at_once(tmp_path):
+    path = tmp_path / "silence.wav"
+    soundfile.write(path, np.zeros((100_000, 64), np.int16), 8000)
+    blocks = list(read_file(path, block_s=1e4))
+    assert sum(block.size for block in blocks) == 200_000
+    assert max(block.size for block in blocks) < 140_000
+
+
 def cut(path, keep):
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
@@ -144,6 +152,10 @@ def make_header_alone(path):
     soundfile.write(path, np.zeros(0, np.float32), RATE)
 
 
+def make_absurd_rate(path):
+    soundfile.write(path, tone(1, RATE), 500_000)
+
+
 def make_cut_header(path):
     soundfile.write(path, tone(1, RATE), RATE)
     cut(path, 30)
@@ -166,6 +178,7 @@ BAD_FILES = [
     ("a.wav", make_text, "is not audio that can be read"),
     ("a.mp3", make_text, "is not audio that can be read"),
     ("a.wav", make_header_alone, "holds no samples"),
+    ("a.wav", make_absurd_rate, "says that it has 500000 samples a second; allowed are up to 384000"),
     ("a.wav", make_cut_header, "is not audio that can be read"),
     ("a.wav", make_cut, "is cut off: it holds 47978 of the 96000 bytes"),
     ("a.flac", make_cut, "is damaged or cut off after"),
@@ -183,7 +196,7 @@ def test_a_file_that_cannot_be_read_whole_is_a_sentence(tmp_path, name, spoil, s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "spoil", "sentence"), BAD_FILES[:9])
+@pytest.mark.parametrize(("name", "spoil", "sentence"), BAD_FILES[:10])
 def test_a_source_whose_file_is_seen_to_be_bad_does_not_open(tmp_path, name, spoil, sentence):
     spoil(tmp_path / name)
     with pytest.raises(SourceError, match=sentence):
