@@ -43,7 +43,7 @@ class MicrophoneSource(AnySource, frozen=True, tag_field="kind", tag="microphone
     case (the first match is used), empty for the system's default; ``sample_rate`` in Hz and ``channels`` are None for
     what the device prefers; ``block_s`` is the length of one callback; after ``stall_s`` without a block the capture
     process is replaced. After ``silence_s`` of samples that are all zero, or of the same again and again, the source
-    has a fault; None is never.
+    has a fault, noticed half a second later at most; None is never.
     """
 
     device: str = ""

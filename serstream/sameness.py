@@ -15,7 +15,7 @@ PERIOD_S = 2.0
 """What repeats itself less often is not noticed; a sound card's memory is shorter."""
 STEP_S = 0.5
 LOOK_STEPS = 4
-"""After so many steps it is looked whether something has begun to repeat itself; for how long is counted then."""
+"""After so many steps at most it is looked whether something repeats itself, and from when on: before it is a fault."""
 _LEAST = 64
 """So many samples that were heard before make a repetition likely enough to be watched."""
 
@@ -31,7 +31,7 @@ class Sameness:
     rate : int
         Samples a second.
     limit_s : float or None
-        Seconds of it that are a fault; None is never.
+        Seconds of it that are a fault, from ``STEP_S`` on; what ends within ``STEP_S`` of them may pass. None is never.
     """
 
     def __init__(self, rate: int, limit_s: float | None) -> None:
@@ -39,7 +39,8 @@ class Sameness:
         self._zeros = self._repeated = self._period = 0
         self._step = max(1, round(STEP_S * rate))
         self._memory = int(PERIOD_S * rate)
-        self._past: NDArray[np.float32] = np.empty(self._memory + LOOK_STEPS * self._step, np.float32)
+        look_steps = int(min(LOOK_STEPS, max(1, self._limit // self._step)))
+        self._past: NDArray[np.float32] = np.empty(self._memory + look_steps * self._step, np.float32)
         self._begin = self._end = self._memory
 
     @property

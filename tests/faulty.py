@@ -10,6 +10,7 @@ from serstream.config import SAMPLE_RATE, MicrophoneSource
 from serstream.faults import LONGEST_S, FaultyMicrophone, Kind, Step
 from serstream.pulled import Source
 from serstream.ring import Block, Hole
+from serstream.sameness import STEP_S
 
 LOST = ("input_overflows", "ring_overruns", "device_lost", "stalled")
 NAMES = {"input_overflow": "input_overflows", "ring_overrun": "ring_overruns"}
@@ -73,7 +74,7 @@ def survive(kind: Kind, seed: int) -> str | None:
     What is owed is held: nothing else is announced, every sample is accounted for, and sound is heard again.
     """
     config = MicrophoneSource(silence_s=1.0)
-    step = Step(kind, random.Random(seed).uniform(1.1, LONGEST_S))
+    step = Step(kind, random.Random(seed).uniform(1.1 + STEP_S, LONGEST_S))
     source = FaultyMicrophone([Step("sound", 2.0), step, Step("sound", 4.0)], config, seed)
     source.open()
     items, announced = list[Block | Hole](), set[str]()

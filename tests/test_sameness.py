@@ -48,6 +48,15 @@ def test_a_fault_is_found_once_after_the_time_that_is_set_and_is_over_with_the_n
     assert 0.0 <= over_s <= STEP_S + 0.05
 
 
+@pytest.mark.parametrize("limit_s", [0.5, 1.0, 1.5, 2.2, 4.0])
+@pytest.mark.parametrize("before_s", np.arange(2.0, 4.0, 0.13))
+def test_what_lasts_half_a_second_longer_than_is_set_is_found_wherever_it_begins(before_s, limit_s):
+    period = 441
+    stuck = repeated(period, limit_s + STEP_S + period / RATE)
+    found = faults(np.concatenate((room(before_s), stuck, room(2, seed=1))), limit_s)
+    assert [fault for _, fault in found] == ["stuck", None]
+
+
 @pytest.mark.parametrize("levels", [1, 3, 300])
 def test_a_quiet_room_has_no_fault(levels):
     assert faults(room(30, levels=levels), 1.0) == []
