@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import statistics
 import sys
 import tempfile
@@ -156,6 +157,8 @@ def main() -> int:
     """Inject, show, write; return 1 if one was not survived, took too long or was not reached."""
     args, here = arguments(), machine()
     logging.getLogger("serstream").setLevel(logging.ERROR)  # that devices go wrong is no news here
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as nohup has it; the daemons that are started shall heed it
+        signal.signal(signal.SIGHUP, lambda *_: None)
     rows: list[Row] = []
     with suppress(KeyboardInterrupt):  # what was found until then is shown
         for number, name in enumerate(args.only, 1):
