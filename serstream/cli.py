@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 
 from serstream import __version__
@@ -14,12 +13,19 @@ from serstream.addresses import AUDIO_ENDPOINT, CONTROL_ENDPOINT, EVENTS_ENDPOIN
 from serstream.errors import ConfigError, SerstreamError
 from serstream.transport import TYPES
 
+ASKING = {
+    "status": "show how a running daemon is",
+    "mute": "close the microphone of a running daemon",
+    "unmute": "open it again",
+    "reload": "make a running daemon read its configuration again",
+}
+"""The commands that ask a running daemon."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = argparse.ArgumentParser(prog="serstream", description="Hear how something is said, and publish it as events.")
     top.add_argument("--version", action="version", version=f"serstream {__version__}")
-    top.set_defaults(module="commands")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_listen(commands)
@@ -35,14 +41,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-capture", dest="capture", action="store_false", help="leave every microphone closed")
     _add_keys(p)
     p.add_argument("--json", action="store_true", help="print one JSON object")
-    for name, text in (
-        ("status", "show how a running daemon is"),
-        ("mute", "close the microphone of a running daemon"),
-        ("unmute", "open it again"),
-        ("reload", "make a running daemon read its configuration again"),
-    ):
+    for name, text in ASKING.items():
         p = commands.add_parser(name, help=text)
-        p.set_defaults(module="asking")
         p.add_argument("--control", default=CONTROL_ENDPOINT, metavar="URL", help="control endpoint (%(default)s)")
         _add_keys(p)
         p.add_argument("--json", action="store_true", help="print one JSON object")
@@ -207,7 +207,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(
                 f"{args.command} takes no {unknown[0]!r}; serstream {args.command} --help says what it takes"
             )
-        status: int = getattr(import_module(f"serstream.{args.module}"), args.command)(args)
+        from serstream import asking, commands
+
+        status: int = getattr(asking if args.command in ASKING else commands, args.command)(args)
         sys.stdout.flush()
     except SerstreamError as error:
         print(f"serstream: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands themselves; each imports what it needs, so that a subscriber never loads the sound or the model."""
+"""The commands that ask no running daemon; each imports what it needs: a subscriber never loads sound or model."""
 
 from __future__ import annotations
 

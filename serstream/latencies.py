@@ -9,6 +9,8 @@ from collections import deque
 class Latencies:
     """Latencies in seconds, in order of time and of size: to ask for a percentile of them costs nothing.
 
+    Called by one thread at a time; with more of them its owner locks.
+
     Parameters
     ----------
     memory_s : float
@@ -36,7 +38,7 @@ class Latencies:
             self._forget()
 
     def percentile(self, share: float) -> float:
-        """Return the one below which a ``share`` (0 to 1) of them lies; 0 where there are none."""
+        """Return the one at place ``int(share * n)`` in order of size, at most the last; 0 where there are none."""
         return self._by_size[min(len(self._by_size) - 1, int(share * len(self._by_size)))] if self._by_size else 0.0
 
     def _forget(self) -> None:

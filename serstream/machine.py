@@ -35,7 +35,7 @@ def machine() -> Machine:
 def processor(cpuinfo: str) -> str:
     """Return the processor that Linux describes in /proc/cpuinfo.
 
-    Family and model stand behind the name, where there are any: virtual machines call generations of them the same.
+    Family and model stand behind the name, where there are any: virtual machines give several generations one name.
     """
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     said = {key.strip(): value.strip() for key, _, value in lines}

@@ -92,6 +92,8 @@ class Network:
         m, c = self.manifest, self.channels
         frames, outputs = (1, 1, m.step_frames, m.front_end.n_mfcc), (1, 1, m.step_frames // m.stride, c)
         self._trunk.check({"frames": frames}, {"activations": outputs, "gate": (*outputs[:3], 1)})
+        if not self._trunk.states():
+            raise ModelError("the model's trunk keeps nothing from one step to the next; export the model again")
         self._head.check({"pooled": (1, 2 * c)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2), "speech": (1, 2)})
 
     def _state_at_rest(self) -> State:
@@ -167,7 +169,7 @@ class _Signature:
         return {name: state[:, where].reshape(len(state), *shape) for name, where, shape in self._parts}
 
     def joined(self, tensors: Mapping[str, NDArray[np.int8]]) -> State:
-        """Return the state of which these are the tensors, and others not of it."""
+        """Return the state made of its tensors; others among them are passed over."""
         parts = [tensors[name] for name, *_ in self._parts]
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 

@@ -25,7 +25,7 @@ def test_percentiles_are_those_of_the_newest_within_the_memory(
     assert latencies.percentile(share) == expected
 
 
-def test_half_of_them_lie_below_the_median() -> None:
+def test_a_percentile_is_one_of_them_in_order_of_size() -> None:
     latencies = Latencies(MEMORY_S, MOST)
     for i in (3, 1, 2, 5, 4):
         latencies.add(float(i), 0.0)

@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from uuid import uuid4
 
 import pytest
@@ -21,7 +21,9 @@ import serstream
 from serstream import publisher
 from serstream.errors import ConfigError, EventError, SourceError, TransportError
 from serstream.events import Emotion, Gap, Health, Posterior, Speech, encode, encode_json
+from serstream.gate import Gate
 from serstream.history import PAGE_EVENTS, Answer, Follower, History, Request
+from serstream.keys import SECRET, create
 from serstream.publisher import MAX_SUBSCRIPTION_BYTES, Publisher
 from serstream.transport import Lost, Subscriber, request
 
@@ -254,18 +256,29 @@ def test_a_subscriber_in_another_process_hears_the_same_bytes(daemon):
 
 
 def _zmq_threads():
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(task.name) for task in tasks if (task / "comm").read_text().startswith("ZMQbg/IO")}
+    """Return the policy of each thread of ZeroMQ that moves messages."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            if (task / "comm").read_text().startswith("ZMQbg/IO"):
+                found[task.name] = os.sched_getscheduler(int(task.name))
+    return found
 
 
-def test_its_threads_interrupt_nobody_who_computes(opened):
+@pytest.mark.parametrize("has_gate", [False, True])
+def test_zeromqs_threads_interrupt_nobody_who_computes(has_gate, tmp_path, opened):
+    create("serstream", tmp_path)
+    (tmp_path / "clients").touch()
     before, end_s = _zmq_threads(), monotonic() + PATIENCE_S
-    opened(Daemon())
-    while not (new := _zmq_threads() - before) and monotonic() < end_s:
-        sleep(0.01)
-    while monotonic() < end_s and any(os.sched_getscheduler(thread) != os.SCHED_BATCH for thread in new):
-        sleep(0.01)
-    assert {os.sched_getscheduler(thread) for thread in new} == {os.SCHED_BATCH}
+    gate = opened(Gate(str(tmp_path / f"serstream{SECRET}"), str(tmp_path / "clients"))) if has_gate else None
+    opened(Daemon(gate=gate))
+
+    def policies():
+        return {policy for name, policy in _zmq_threads().items() if name not in before}
+
+    while policies() != {os.SCHED_BATCH} and monotonic() < end_s:
+        pass
+    assert policies() == {os.SCHED_BATCH}
 
 
 def test_closing_the_publisher_sends_what_is_still_queued(daemon, context, opened, monkeypatch):
