@@ -336,6 +336,7 @@ def _problem(error: Exception) -> str:
 
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
+_brief.maxlevel = 2
 _ENTRIES: dict[str, Any] = {"sources": SourceConfig, "decision.priors": Weight}
 
 
@@ -351,7 +352,7 @@ def _explain(data: Any, error: msgspec.ValidationError) -> str:
     if missing := re.match(r"Object missing required field `(.*)`", message):
         keys = [*keys, missing[1]]
         return f"{'.'.join(keys)} is missing; required is {_allowed_at(data, keys) or 'a value'}"
-    return f"{key} is {_brief.repr(_value_at(data, keys))}; allowed is {_allowed_at(data, keys) or message}"
+    return f"{key} is {reason(_brief.repr(_value_at(data, keys)))}; allowed is {_allowed_at(data, keys) or message}"
 
 
 def _name_entry(data: Any, message: str, keys: list[str]) -> tuple[str, list[str]]:
