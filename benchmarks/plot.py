@@ -37,7 +37,7 @@ def picture(points: Mapping[int, Figure], machine: str) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {FONT}>',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="20">CPU for a second of a real-time stream, in ms ({machine})</text>',
+        f'<text x="{LEFT}" y="20">CPU for a second of a real-time stream, in ms, on {machine}</text>',
     ]
     for k in range(round(top / step) + 1):
         at = y(k * step)
