@@ -116,7 +116,7 @@ class Watched(Network):
 
     def trunk(self, frames, state):
         outputs, gate, after = super().trunk(frames, state)
-        self.seen += [frames, outputs, gate, *after.values()]
+        self.seen += [frames, outputs, gate, after]
         return outputs, gate, after
 
     def head(self, pooled):
