@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,21 +106,28 @@ def open_file(path: Path) -> Any:
     return _open_sound(path)
 
 
-def _open_sound(path: Path) -> Any:
+@cache
+def _sequential() -> Any:
+    """Return the class of a file that is read from its beginning to its end."""
     try:
         import soundfile
     except (ImportError, OSError) as error:
         raise SourceError(f"libsndfile is missing ({error}); sudo apt install libsndfile1") from error
 
     class Sequential(soundfile.SoundFile):  # type: ignore[misc]
-        """A file read from its beginning to its end."""
-
         def seekable(self) -> bool:
             """Say no, or soundfile seeks after every read, which makes an MP3 decoder forget."""
             return False
 
+    return Sequential
+
+
+def _open_sound(path: Path) -> Any:
+    sequential = _sequential()
+    import soundfile
+
     try:
-        file = Sequential(os.open(path, os.O_RDONLY | os.O_CLOEXEC), closefd=True)
+        file = sequential(os.open(path, os.O_RDONLY | os.O_CLOEXEC), closefd=True)
     except soundfile.LibsndfileError as error:
         raise SourceError(
             f"{path} is not audio that can be read ({_why(error)}); allowed are WAV, FLAC, OGG and MP3, uncut"
