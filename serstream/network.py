@@ -82,6 +82,7 @@ class Network:
             network = interpreter(model.content, runtime)
             self._trunk, self._head = _Signature(network, "trunk"), _Signature(network, "head")
             self.channels = self._trunk.channels("activations")
+            self._layout = StateLayout(self._trunk.states())
             self._check()
             self.output_scale = self._trunk.scale("activations")
             # the first run allocates and prepares: it must not be the first step of a stream
@@ -92,14 +93,14 @@ class Network:
         m, c = self.manifest, self.channels
         frames, outputs = (1, 1, m.step_frames, m.front_end.n_mfcc), (1, 1, m.step_frames // m.stride, c)
         self._trunk.check({"frames": frames}, {"activations": outputs, "gate": (*outputs[:3], 1)})
-        if not self._trunk.states():
+        if not self._layout.size:
             raise ModelError("the model's trunk keeps nothing from one step to the next; export the model again")
         self._head.check({"pooled": (1, 2 * c)}, {"emotion": (1, len(m.emotions)), "voice": (1, 2), "speech": (1, 2)})
 
     def _state_at_rest(self) -> State:
         m = self.manifest
         zeros = np.zeros((1, m.step_frames, m.front_end.n_mfcc), np.float32)
-        state = self._trunk.joined({name: np.zeros(shape, np.int8) for name, shape in self._trunk.states().items()})
+        state = np.zeros((1, self._layout.size), np.int8)
         for _ in range(math.ceil(m.context_frames / m.step_frames)):
             *_, state = self.trunk(zeros, state)
         *_, after = self.trunk(zeros, state)
@@ -128,14 +129,44 @@ class Network:
             What to give with the next step.
         """
         quantised = _quantise(frames, self._trunk.scale("frames"))[:, None]
-        out = self._trunk.run(frames=quantised, **self._trunk.parted(state))
+        out = self._trunk.run(frames=quantised, **self._layout.parted(state))
         gate = self._trunk.real("gate", out["gate"][:, 0, :, 0])
-        return out["activations"][:, 0], gate, self._trunk.joined(out)
+        return out["activations"][:, 0], gate, self._layout.joined(out)
 
     def head(self, pooled: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return the logits of pooled statistics (n, 2 channels): ``emotion``, ``voice``, ``speech``, each (n, k)."""
         out = self._head.run(pooled=_quantise(pooled, self._head.scale("pooled")))
         return {name: self._head.real(name, q) for name, q in out.items()}
+
+
+class StateLayout:
+    """Where each tensor lies in the state of a stream.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        By the name of the tensor, for one stream: (1, ...).
+
+    Attributes
+    ----------
+    size : int
+        Values of a state.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.size, self._parts = 0, []
+        for name, shape in shapes.items():
+            begin, self.size = self.size, self.size + math.prod(shape)
+            self._parts.append((name, slice(begin, self.size), shape[1:]))
+
+    def parted(self, state: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the tensors (n, ...) of a state (n, size), which share its memory, by name."""
+        return {name: state[:, where].reshape(len(state), *shape) for name, where, shape in self._parts}
+
+    def joined(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the state (n, size) made of its tensors; others among them are passed over."""
+        parts = [tensors[name] for name, *_ in self._parts]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
 
 class _Signature:
@@ -148,10 +179,6 @@ class _Signature:
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the model has no usable signature {name}: {error}; export the model again") from error
         self._name = name
-        self._parts, begin = [], 0
-        for state, shape in self.states().items():
-            self._parts.append((state, slice(begin, begin + math.prod(shape)), shape[1:]))
-            begin += math.prod(shape)
         described = (self._in | self._out).items()
         self._scales = {name: (float(scale), int(zero)) for name, d in described for scale, zero in [d["quantization"]]}
         self._reals = {name: (_INT8 - zero) * scale for name, (scale, zero) in self._scales.items()}
@@ -163,15 +190,6 @@ class _Signature:
     def states(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of what goes out to come in again."""
         return {k: shape for k, shape in _int8_shapes(self._in).items() if k in self._out}
-
-    def parted(self, state: State) -> dict[str, NDArray[np.int8]]:
-        """Return the tensors of a state, which share its memory, by name."""
-        return {name: state[:, where].reshape(len(state), *shape) for name, where, shape in self._parts}
-
-    def joined(self, tensors: Mapping[str, NDArray[np.int8]]) -> State:
-        """Return the state made of its tensors; others among them are passed over."""
-        parts = [tensors[name] for name, *_ in self._parts]
-        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
     def check(self, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
         """Raise :class:`ModelError` unless it has these int8 tensors besides its states, and those keep their scale."""

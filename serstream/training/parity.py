@@ -20,6 +20,7 @@ from serstream.errors import ModelError
 from serstream.events import LABELS
 from serstream.features import mfcc
 from serstream.manifest import Manifest, Model, load_model
+from serstream.network import StateLayout
 from serstream.normalisation import CepstralMean
 from serstream.pooling import POOLING_EPSILON, pooling_weights
 from serstream.posteriors import PosteriorMean, softmax
@@ -43,16 +44,18 @@ class FloatNetwork:
         self._stream = tf.function(lambda tensors: stream(tensors, training=False))
         shapes = {name: t.shape for name, t in stream.input.items() if name != "frames"}
         zeros = np.zeros((1, manifest.step_frames, manifest.front_end.n_mfcc), np.float32)
-        self.at_rest = {name: np.zeros((1, *shape[1:]), np.float32) for name, shape in shapes.items()}
+        self._layout = StateLayout({name: (1, *shape[1:]) for name, shape in shapes.items()})
+        self.at_rest = np.zeros((1, self._layout.size), np.float32)
         for _ in range(-(-manifest.context_frames // manifest.step_frames)):
             *_, self.at_rest = self.trunk(zeros, self.at_rest)
 
     def trunk(
-        self, frames: NDArray[np.float32], state: dict[str, NDArray[np.float32]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        self, frames: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Run the trunk on a step, as :meth:`Network.trunk` does."""
-        after = {name: x.numpy() for name, x in self._stream(state | {"frames": frames[:, None]}).items()}
-        return after.pop("activations")[:, 0], after.pop("gate")[:, 0, :, 0], after
+        asked = self._layout.parted(state) | {"frames": frames[:, None]}
+        out = {name: x.numpy() for name, x in self._stream(asked).items()}
+        return out["activations"][:, 0], out["gate"][:, 0, :, 0], self._layout.joined(out)
 
     def hear(self, samples: NDArray[np.float32], mean: CepstralMean) -> list[float] | None:
         """Return the speech-weighted mean over a clip, (n_emotions), as the pipeline makes it; None without speech.
