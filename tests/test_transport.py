@@ -545,12 +545,28 @@ def test_latest_keeps_only_the_newest_event(daemon, relay, join):
     assert subscriber.lost_events == 0
 
 
+TYPES_TOLD = "choose from posterior, emotion, speech, gap, health"
+ID_TOLD = "an id is 1 to 32 of the characters a-z, 0-9, _ and -"
+LATEST_TOLD = "latest keeps the newest event of one topic; name one source and one type with it"
+
+
 @pytest.mark.parametrize(
-    "options", [{"source": "Mic"}, {"types": ["mood"]}, {"types": []}, {"latest": True}, {"source": "a b"}]
+    ("options", "sentence"),
+    [
+        ({"source": "Mic"}, f"source is 'Mic'; {ID_TOLD}"),
+        ({"source": "a b"}, f"source is 'a b'; {ID_TOLD}"),
+        ({"types": ["mood", "gap"]}, f"event types are mood, gap; {TYPES_TOLD}"),
+        ({"types": "mood"}, f"event types are mood; {TYPES_TOLD}"),
+        ({"types": []}, f"event types are none; {TYPES_TOLD}"),
+        ({"latest": True}, LATEST_TOLD),
+        ({"latest": True, "types": "gap"}, LATEST_TOLD),
+        ({"latest": True, "source": "mic"}, LATEST_TOLD),
+    ],
 )
-def test_impossible_sources_and_types_are_refused(options):
-    with pytest.raises(ConfigError):
+def test_impossible_sources_and_types_are_refused_in_a_sentence(options, sentence):
+    with pytest.raises(ConfigError) as caught:
         Subscriber(**options)
+    assert str(caught.value) == sentence
 
 
 def test_closing_ends_iteration_and_a_closed_subscriber_says_so(daemon):
