@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from serstream.config import (
+    MOST_RATE_HZ,
     Config,
     DemoSource,
     FileSource,
@@ -52,7 +53,7 @@ def _stdin(args: argparse.Namespace) -> StdinSource:
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"--rate {args.rate} --channels {args.channels} cannot be used; "
-            "allowed are 4000 to 384000 Hz and 1 to 64 channels"
+            f"allowed are 4000 to {MOST_RATE_HZ} Hz and 1 to 64 channels"
         ) from error
 
 

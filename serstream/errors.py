@@ -62,7 +62,9 @@ def reason(error: Exception | str, longest: int = 200) -> str:
 
     It may quote what was wrong, and that may be of any length and kind.
     """
-    text = str(error)
-    if len(text) > longest:
-        text = f"{text[: longest // 2]}...{text[-longest // 2 :]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = _cut(str(error), longest)
+    return _cut("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text), longest)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest // 2 - 3]}...{text[-(longest // 2) :]}"

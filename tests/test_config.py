@@ -14,7 +14,7 @@ import yaml
 
 from serstream import config as configuration
 from serstream.config import Config, CurveConfig, DecisionConfig, candidates, load, parse
-from serstream.errors import ConfigError
+from serstream.errors import ConfigError, reason
 
 ROOT = Path(__file__).parent.parent
 STRUCTS = [
@@ -255,3 +255,19 @@ def test_a_configuration_that_cannot_be_read_is_said_with_its_path(kind, tmp_pat
         path.write_bytes(b"model: \xff\xfe")
     with pytest.raises(ConfigError, match=str(path)):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("as it is", "as it is"),
+        ("two\nlines\x1b[2J", r"two\nlines\x1b[2J"),
+        ("a" * 5000 + "b" * 5000, "a" * 97 + "..." + "b" * 100),
+    ],
+)
+def test_what_a_library_says_is_quoted_short_and_on_one_line(said, expected):
+    assert reason(said) == expected
+
+
+def test_what_escapes_make_longer_is_still_short():
+    assert len(reason("\U0010ffff" * 10_000)) <= 200
